@@ -1,0 +1,41 @@
+"""Physics-informed networks for families of PDEs, adapted through LoRA factors by discretised differential equations."""
+
+from pinn_lora.domain import Domain
+from pinn_lora.flow import Method
+from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
+from pinn_lora.lora import LoRALinear, adapt, merge
+from pinn_lora.network import MLP
+from pinn_lora.objective import Objective
+from pinn_lora.problem import Problem, data, dirichlet, initial, neumann, periodic, robin
+from pinn_lora.solution import Record, Solution, Status
+from pinn_lora.training import finetune, pretrain
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "Domain",
+    "LoRALinear",
+    "Method",
+    "Objective",
+    "Problem",
+    "Record",
+    "Solution",
+    "Status",
+    "adapt",
+    "cos",
+    "data",
+    "dirichlet",
+    "exp",
+    "finetune",
+    "initial",
+    "log",
+    "merge",
+    "neumann",
+    "periodic",
+    "pretrain",
+    "robin",
+    "sin",
+    "sqrt",
+    "tanh",
+]

@@ -1,0 +1,176 @@
+"""Solutions on disk: adapters in PEFT's layout with safetensors, whole networks beside them.
+
+An adapter folder holds adapter_config.json and adapter_model.safetensors, as PEFT writes them, and pinn_lora.json with the
+fingerprint of the base, the problem and the settings. A start with B0 A0 != 0 is stored as plain LoRA of rank 2r,
+[B, -B0] and [A; A0].
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pinn_lora.lora import LoRALinear, freeze
+from pinn_lora.network import MLP
+from pinn_lora.problem import Problem
+
+PREFIX = "base_model.model."
+NOTES, CONFIG, ADAPTER, NETWORK = (
+    "pinn_lora.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "network.safetensors",
+)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's tensors by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe_problem(problem: Problem) -> dict[str, Any]:
+    """Where a problem's class lives and its coefficients."""
+    cls = type(problem)
+    return {"module": cls.__module__, "class": cls.__qualname__, "coefficients": dataclasses.asdict(problem)}  # type: ignore[call-overload]
+
+
+def build_problem(described: dict[str, Any], folder: str | Path) -> Problem:
+    """The problem a folder was saved with; ValueError where its class cannot be imported."""
+    try:
+        cls = getattr(importlib.import_module(described["module"]), described["class"])
+    except (ImportError, AttributeError):
+        where = f"{described['module']}.{described['class']}"
+        raise ValueError(
+            f"{folder} was saved with the problem {where}, which cannot be imported; pass problem="
+        ) from None
+    return cls(**described["coefficients"])
+
+
+def _new_folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not empty; nothing was written: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write_notes(folder: Path, notes: dict[str, Any]) -> Path:
+    (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n")
+    return folder
+
+
+def read_notes(folder: str | Path) -> dict[str, Any]:
+    """What pinn_lora.json says; ValueError for a folder that holds no solution."""
+    path = Path(folder) / NOTES
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no saved solution: there is no {NOTES} in it")
+    return json.loads(path.read_text())
+
+
+def save_network(network: nn.Module, folder: str | Path, *, notes: dict[str, Any]) -> Path:
+    """All tensors of a network, with what rebuilds it where it is an MLP."""
+    folder = _new_folder(folder)
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, folder / NETWORK
+    )
+    shape = network.describe() if isinstance(network, MLP) else None
+    return _write_notes(folder, {"kind": "network", "network": shape, "fingerprint": fingerprint(network), **notes})
+
+
+def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, notes: dict[str, Any]) -> Path:
+    """The factors of an adapted network and whatever else was trained; whole networks where all weights were."""
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, LoRALinear)}
+    if not layers:
+        return save_network(network, folder, notes=notes)
+    folder, tensors, dense = _new_folder(folder), {}, []
+    for name, layer in layers.items():
+        B, A = layer.B.detach(), layer.A.detach()
+        if layer.B0 is not None:
+            B, A = torch.cat([B, -layer.B0], dim=1), torch.cat([A, layer.A0])
+        tensors[f"{PREFIX}{name}.lora_B.weight"], tensors[f"{PREFIX}{name}.lora_A.weight"] = B, A
+    for name, value in network.named_parameters():
+        owner, _, key = name.rpartition(".")
+        if owner in layers and key in ("B", "A"):
+            continue
+        dense.append(name)
+        tensors[f"{PREFIX}{owner}.base_layer.{key}" if owner in layers else PREFIX + name] = value.detach()
+    save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, folder / ADAPTER)
+    first = next(iter(layers.values()))
+    paired = first.B0 is not None
+    rank = first.rank * (2 if paired else 1)
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": first.scale * rank,
+        "target_modules": list(layers),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    more = {
+        "kind": "adapter",
+        "base": fingerprint(base),
+        "scale": first.scale,
+        "start_subtracted": paired,
+        "dense": dense,
+    }
+    return _write_notes(folder, {**more, **notes})
+
+
+def load(folder: str | Path, notes: dict[str, Any], *, problem: Problem, base: nn.Module | None) -> nn.Module:
+    """The network that a folder holds. ValueError for an adapter without its base, or with another one."""
+    folder = Path(folder)
+    if notes["kind"] == "network":
+        if base is None and notes["network"] is None:
+            raise ValueError(f"{folder} holds a network that is no MLP of pinn_lora; pass base= with one of its shape")
+        tensors = load_file(folder / NETWORK)
+        if base is not None:
+            network = copy.deepcopy(base)
+        else:
+            network = MLP(problem.domain, dtype=next(iter(tensors.values())).dtype, **notes["network"])
+        network.load_state_dict(tensors)
+        return network
+    if base is None:
+        raise ValueError(f"{folder} holds an adapter; pass base= with the solution it was made from")
+    if fingerprint(base) != notes["base"]:
+        raise ValueError(f"{folder} was made from another base: its fingerprint is {notes['base'][:12]}")
+    return _load_adapter(load_file(folder / ADAPTER), notes, base)
+
+
+def _load_adapter(tensors: dict[str, Tensor], notes: dict[str, Any], base: nn.Module) -> nn.Module:
+    network = copy.deepcopy(base)
+    for name, module in list(network.named_modules()):
+        key = f"{PREFIX}{name}."
+        if f"{key}lora_B.weight" not in tensors:
+            freeze(module, keep=[d.rpartition(".")[2] for d in notes["dense"] if d.rpartition(".")[0] == name])
+            continue
+        B, A = tensors[f"{key}lora_B.weight"], tensors[f"{key}lora_A.weight"]
+        rank = len(A) // 2 if notes["start_subtracted"] else len(A)
+        layer = LoRALinear(
+            module, B[:, :rank], A[:rank], scale=notes["scale"], train_bias=f"{name}.bias" in notes["dense"]
+        )
+        if notes["start_subtracted"]:
+            layer.B0, layer.A0 = (-B[:, rank:]).contiguous().to(module.weight), A[rank:].contiguous().to(module.weight)
+        else:
+            layer.B0 = layer.A0 = None
+        network.set_submodule(name, layer)
+    held = dict(network.named_parameters())
+    with torch.no_grad():
+        for name in notes["dense"]:
+            owner, _, key = name.rpartition(".")
+            stored = f"{PREFIX}{owner}.base_layer.{key}"
+            held[name].copy_(tensors[stored if stored in tensors else PREFIX + name])
+    return network

@@ -1,0 +1,57 @@
+"""Folders as lists: every file of a folder but its __init__.py is one implementation, and its stem is its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+
+def choose(value: str, choices: list[str] | tuple[str, ...], *, what: str) -> str:
+    """`value` where it is one of `choices`; else a ValueError that names it, the nearest and the valid ones."""
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"there is no {what} {value!r}{hint} (choices: {', '.join(choices)})")
+
+
+def names(package: ModuleType) -> list[str]:
+    """The implementations that the folder of `package` holds."""
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def find(package: ModuleType, contract: type, name: str) -> type:
+    """The class that `name`.py of the package defines under `contract`."""
+    choose(name, names(package), what=contract.__name__.lower())
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    found = [
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member) and issubclass(member, contract) and member.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} must define exactly one {contract.__name__}, it defines {len(found)}")
+    return found[0]
+
+
+def build(package: ModuleType, contract: type, spec: Any) -> Any:
+    """An instance from an instance, a name, or a mapping of a name and its options."""
+    if isinstance(spec, contract):
+        return spec
+    options = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    name = options.pop("name", None)
+    cls = find(package, contract, name)
+    fields = [field.name for field in dataclasses.fields(cls)]
+    for option in options:
+        choose(option, fields, what=f"option of {name}")
+    return cls(**options)
+
+
+def describe(package: ModuleType, contract: type) -> dict[str, str]:
+    """Name and first line of the docstring of every implementation."""
+    return {name: (find(package, contract, name).__doc__ or "").strip().splitlines()[0] for name in names(package)}

@@ -1,0 +1,96 @@
+"""The command line: `pinn-lora run`, `pinn-lora report`, `pinn-lora list`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import pinn_lora.problems
+from pinn_lora import initializers, integrators, lifts, metrics, optimizers
+from pinn_lora.catalog import describe
+from pinn_lora.config import ConfigError, check_config, load_config
+from pinn_lora.initializers import Initializer
+from pinn_lora.integrators import Integrator
+from pinn_lora.lifts import Lift
+from pinn_lora.metrics import Metric
+from pinn_lora.optimizers import Optimizer
+from pinn_lora.presets import PRESETS
+from pinn_lora.problem import Problem
+from pinn_lora.report import ReportError
+from pinn_lora.report import report as write_report
+from pinn_lora.study import run_study
+
+app = typer.Typer(
+    help="Train physics-informed networks and adapt them to families of PDEs through LoRA factors.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EXAMPLES = "Start with: pinn-lora run configs/demo.toml"
+
+
+@app.command(epilog=EXAMPLES)
+def run(
+    config: Annotated[Path, typer.Argument(help="The study's TOML file, for example configs/demo.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Results folder; results/NAME of the config where not given.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Run with this seed instead; may be given several times.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:0.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float64 (the default) or float32.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="How many runs at once.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Run a study and write its report; run it again to continue one that was interrupted."""
+    study = load_config(config)
+    given = {"seeds": seed or None, "device": device, "dtype": dtype, "jobs": jobs}
+    changed = {key: value for key, value in given.items() if value is not None}
+    if changed:
+        study = check_config({**study.model_dump(), **changed}, where="command line")
+    folder = out or Path("results") / study.name
+    options = [f"--{'seed' if key == 'seeds' else key} {v}" for key, value in changed.items() for v in _many(value)]
+    command = shlex.join(["pinn-lora", "run", str(config)]) + "".join(f" {option}" for option in options)
+    run_study(study, folder, command=command, source=config.read_text(), progress=not quiet)
+    typer.echo(f"report: {write_report(folder)}")
+
+
+def _many(value: object) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A results folder, for example results/demo.")]) -> None:
+    """Write report.html and its tables again from a results folder."""
+    typer.echo(f"report: {write_report(folder)}")
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List the problems, methods, metrics, lifts, integrators, optimizers and starts."""
+    sections = {
+        "problems": describe(pinn_lora.problems, Problem),
+        "methods (presets)": {name: preset.description for name, preset in PRESETS.items()},
+        "metrics": describe(metrics, Metric),
+        "lifts": describe(lifts, Lift),
+        "integrators": describe(integrators, Integrator),
+        "optimizers": describe(optimizers, Optimizer),
+        "initializers (starts)": describe(initializers, Initializer),
+    }
+    width = max(len(name) for members in sections.values() for name in members)
+    for title, members in sections.items():
+        typer.echo(f"{title}\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in members.items()) + "\n")
+
+
+def main() -> None:
+    """What the `pinn-lora` command calls: bad input is one sentence and exit code 2, an interrupt loses nothing."""
+    try:
+        app()
+    except (ConfigError, ReportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: finished runs are kept; run the same command again for the missing ones", file=sys.stderr)
+        sys.exit(130)

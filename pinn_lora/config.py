@@ -1,0 +1,219 @@
+"""A study's TOML file: what may stand in it, and the sentences that say what is wrong with one."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+import pinn_lora.problems
+from pinn_lora import initializers, optimizers
+from pinn_lora.catalog import build, choose, find, names
+from pinn_lora.flow import Method
+
+from pinn_lora.optimizers import Optimizer
+from pinn_lora.presets import PRESETS, Preset
+from pinn_lora.problem import Problem
+
+NUMBER = re.compile(r"^\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([*/])\s*pi\s*$")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run: one sentence a mistake."""
+
+
+class Strict(BaseModel):
+    """Unknown keys and wrong types are mistakes; nothing is guessed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PretrainConfig(Strict):
+    """How a case's base is made; what is not given is `pretrain`'s default."""
+
+    method: str | None = None
+    max_steps: int | None = Field(None, ge=1)
+    max_seconds: float | None = Field(None, gt=0)
+    points: int | None = Field(None, ge=1)
+
+
+class CaseConfig(Strict):
+    """One adaptation: a problem's file, the coefficients of base and target, the network and the rank."""
+
+    problem: str
+    base: dict[str, Any]
+    target: dict[str, Any]
+    width: int = Field(24, ge=1)
+    depth: int = Field(3, ge=1)
+    rank: int = Field(4, ge=1)
+    weights: dict[str, float] = {}
+    pretrain: PretrainConfig = PretrainConfig()
+    full_scan: bool = True  # every step size with every seed; else the step size is tuned with the first seed alone
+
+
+class MethodConfig(Strict):
+    """A preset by name, or a method of its own parts under a name of its own, with the step sizes to try and its budget."""
+
+    name: str
+    metric: str | dict[str, Any] | None = None
+    lift: str | dict[str, Any] | None = None
+    integrator: str | dict[str, Any] | None = None
+    optimizer: str | dict[str, Any] | None = None
+    trains: Literal["factors", "all weights"] = "factors"
+    starts: list[str] | None = None
+    step_sizes: list[float] | None = Field(None, min_length=1)
+    max_steps: int | None = Field(None, ge=1)
+    max_seconds: float | None = Field(None, gt=0)
+    cases: list[int] | None = None  # which cases, by their place from 1; all where not given
+
+    @field_validator("step_sizes")
+    @classmethod
+    def _positive(cls, values: list[float] | None) -> list[float] | None:
+        for value in values or []:
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"a step size is {value}; each must be a positive number")
+        return values
+
+    def preset(self) -> Preset:
+        """The method with its defaults; ValueError for names that do not exist."""
+        if self.optimizer is None and self.lift is None and self.integrator is None and self.metric is None:
+            return PRESETS[choose(self.name, list(PRESETS), what="method")]
+        if self.name in PRESETS:
+            raise ValueError(f"{self.name} is a preset; give a method of your own parts another name")
+        if self.optimizer is not None:
+            method: Any = build(optimizers, Optimizer, self.optimizer)
+        else:
+            method = Method(self.metric or "identity", self.lift or "chain_rule", self.integrator or "euler")
+        return Preset("", method, self.trains, "zero_b" if self.trains == "factors" else None)
+
+
+class StudyConfig(Strict):
+    """A study: cases x methods x starts x step sizes x seeds."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    title: str
+    description: str = ""
+    comparison: bool = True
+    seeds: list[int] = Field([0], min_length=1)
+    jobs: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1)
+    points: int = Field(3000, ge=1)
+    resamplings: int = Field(14, ge=0)  # how often points are added over a run, whatever the method
+    dtype: Literal["float32", "float64"] = "float64"
+    device: str = "cpu"
+    case: list[CaseConfig] = Field(min_length=1)
+    method: list[MethodConfig] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyConfig:
+        for method in self.method:
+            preset = method.preset()
+            for start in method.starts or []:
+                if preset.trains == "all weights":
+                    raise ValueError(f"{method.name} trains all weights, so it has no start {start!r}; leave `starts` out")
+                choose(start, names(initializers), what="start")
+            for number in method.cases or []:
+                if not 1 <= number <= len(self.case):
+                    raise ValueError(f"{method.name} names case {number}; there are cases 1 to {len(self.case)}")
+        seen = [method.name for method in self.method]
+        for name in seen:
+            if seen.count(name) > 1:
+                raise ValueError(f"the method {name!r} stands twice; give its starts and step sizes in one place")
+        return self
+
+
+def load_config(path: str | Path) -> StudyConfig:
+    """Reads and checks a TOML file. ConfigError says in one sentence a mistake what is wrong and what would be right."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no config file {path}")
+    try:
+        raw = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return check_config(raw, where=str(path))
+
+
+def check_config(raw: dict[str, Any], *, where: str) -> StudyConfig:
+    """A checked study from plain values."""
+    try:
+        return StudyConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{where}: {_sentence(e)}" for e in error.errors())) from None
+
+
+MODELS: dict[str, type[BaseModel]] = {"case": CaseConfig, "method": MethodConfig, "pretrain": PretrainConfig}
+
+
+def _sentence(error: Any) -> str:
+    parts = [str(part) for part in error["loc"]]
+    key = ".".join(parts)
+    if error["type"] == "extra_forbidden":
+        owner = next((MODELS[part] for part in reversed(parts[:-1]) if part in MODELS), StudyConfig)
+        try:
+            choose(parts[-1], list(owner.model_fields), what="key")
+        except ValueError as sentence:
+            return f"{key}: {sentence}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    place = f"{key} = {error['input']!r}: " if key and not isinstance(error["input"], dict) else f"{key}: " if key else ""
+    return place + message[0].lower() + message[1:]
+
+
+def coefficient(value: Any) -> Any:
+    """A coefficient as written: numbers and names stay, "0.01/pi" and "2*pi" are computed."""
+    if isinstance(value, str) and (match := NUMBER.match(value)):
+        number = float(match[1])
+        return number / math.pi if match[2] == "/" else number * math.pi
+    return value
+
+
+def load_problem(name: str, coefficients: dict[str, Any]) -> Problem:
+    """A problem by the stem of its file in problems/, or by the path of a .py file. ConfigError for what is not there."""
+    if name.endswith(".py"):
+        cls = _problem_class(_import_file(Path(name)), name)
+    else:
+        try:
+            cls = find(pinn_lora.problems, Problem, name)
+        except ValueError as error:
+            raise ConfigError(f"{error}, or the path of a .py file") from None
+    fields = list(inspect.signature(cls).parameters)
+    for key in coefficients:
+        try:
+            choose(key, fields, what=f"coefficient of {name}")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    try:
+        return cls(**{key: coefficient(value) for key, value in coefficients.items()})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigError(f"there is no problem file {path}")
+    name = f"pinn_lora_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _problem_class(module: Any, name: str) -> type:
+    found = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Problem)]
+    found = [c for c in found if c.__module__ == module.__name__]
+    if len(found) != 1:
+        raise ConfigError(f"{name} must define exactly one Problem; it defines {len(found)}")
+    return found[0]
+
+

@@ -1,0 +1,77 @@
+"""Where a problem lives: named coordinates, a box, and points sampled inside it and on its faces."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pydoe
+import torch
+from torch import Tensor
+
+DESIGNS = ("sobol", "latin_hypercube", "uniform")
+
+
+class Domain:
+    """A box of named coordinates, `Domain(x=(-1, 1), t=(0, 1))`; a coordinate called t is time.
+
+    Raises ValueError for a coordinate without room between its bounds.
+    """
+
+    def __init__(self, **bounds: tuple[float, float]) -> None:
+        if not bounds:
+            raise ValueError("a domain needs at least one coordinate, for example Domain(x=(-1, 1), t=(0, 1))")
+        for name, (lower, upper) in bounds.items():
+            if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+                raise ValueError(f"coordinate {name} has bounds ({lower}, {upper}); give finite lower < upper")
+        self.names = tuple(bounds)
+        self.lower = tuple(float(lower) for lower, _ in bounds.values())
+        self.upper = tuple(float(upper) for _, upper in bounds.values())
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{n}=({a:g}, {b:g})" for n, a, b in zip(self.names, self.lower, self.upper, strict=True))
+        return f"Domain({inside})"
+
+    @property
+    def dimension(self) -> int:
+        return len(self.names)
+
+    def number(self, name: str) -> int:
+        """The place of a coordinate; ValueError names the valid ones."""
+        if name not in self.names:
+            raise ValueError(f"there is no coordinate {name!r} (coordinates: {', '.join(self.names)})")
+        return self.names.index(name)
+
+    def sample(self, n: int, *, seed: int = 0, design: str = "sobol") -> Tensor:
+        """n points (n, d) in the box, float64; the same seed gives the same points and no global state is touched."""
+        return self._scale(_unit_design(n, self.dimension, seed=seed, design=design))
+
+    def sample_face(self, n: int, *, coordinate: str, side: str, seed: int = 0) -> Tensor:
+        """n points (n, d) on the face where `coordinate` is at its "lower" or "upper" bound."""
+        number = self.number(coordinate)
+        points = self.sample(n, seed=seed)
+        points[:, number] = {"lower": self.lower, "upper": self.upper}[side][number]
+        return points
+
+    def grid(self, n: int | tuple[int, ...] = 101) -> tuple[list[np.ndarray], Tensor]:
+        """The axes of a regular grid, bounds included, and its points (prod n, d), last coordinate fastest."""
+        sizes = (n,) * self.dimension if isinstance(n, int) else n
+        axes = [np.linspace(a, b, k) for a, b, k in zip(self.lower, self.upper, sizes, strict=True)]
+        mesh = np.meshgrid(*axes, indexing="ij")
+        return axes, torch.from_numpy(np.stack([m.ravel() for m in mesh], axis=1))
+
+    def _scale(self, unit: np.ndarray) -> Tensor:
+        lower, upper = np.asarray(self.lower), np.asarray(self.upper)
+        return torch.from_numpy(lower + (upper - lower) * unit)
+
+
+def _unit_design(n: int, dimension: int, *, seed: int, design: str) -> np.ndarray:
+    if n < 1:
+        raise ValueError(f"{n} points were asked for; at least 1 is needed")
+    if design == "sobol":
+        return pydoe.sobol_sequence(n, dimension, scramble=True, seed=seed, use_pow_of_2=False)
+    if design == "latin_hypercube":
+        return pydoe.lhs(dimension, samples=n, seed=seed)
+    if design == "uniform":
+        return np.random.default_rng(seed).random((n, dimension))
+    raise ValueError(f"there is no design {design!r} (choices: {', '.join(DESIGNS)})")

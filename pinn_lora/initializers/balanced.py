@@ -1,0 +1,23 @@
+"""A random start on the balanced manifold."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.initializers import Initializer
+
+
+@dataclass(frozen=True)
+class Balanced(Initializer):
+    """B = c Q_B, A = c Q_A^T with random orthonormal bases, so that B^T B = A A^T = c^2 I; c^2 = `size` squared.
+
+    size = 1/sqrt(3) gives A the norm that Kaiming's start gives it. B A != 0, and is subtracted from the layer.
+    """
+
+    size: float = 1.0 / math.sqrt(3.0)
+
+    def factors(self, weight, rank, generator):
+        m, n = weight.shape
+        bases = [torch.linalg.qr(torch.randn(k, rank, generator=generator, dtype=torch.float64)).Q for k in (m, n)]
+        return self.size * bases[0], self.size * bases[1].T

@@ -1,0 +1,18 @@
+"""The standard start of LoRA."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.initializers import Initializer
+
+
+@dataclass(frozen=True)
+class ZeroB(Initializer):
+    """B = 0, A uniform in +-1/sqrt(n) (Kaiming): the standard start; never balanced (Hu et al., LoRA, 2021)."""
+
+    def factors(self, weight, rank, generator):
+        m, n = weight.shape
+        A = (2.0 * torch.rand(rank, n, generator=generator, dtype=torch.float64) - 1.0) / math.sqrt(n)
+        return torch.zeros(m, rank, dtype=torch.float64), A

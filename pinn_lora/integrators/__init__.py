@@ -1,0 +1,64 @@
+"""Integrators: how the ordinary differential equation of the factors is followed in time. Every file is one integrator.
+
+An integrator sees a flow only: its value, its velocity, and, where it is implicit, its Gauss-Newton system and mass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:  # a flow is built from what lies below it; only its name is needed here
+    from pinn_lora.flow import Flow
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a step of size h ended; a rejected one stays where it was.
+
+    `next_h` is the size to try next, `value` the loss where the step began, `finished` says that no further step can move.
+    """
+
+    theta: Tensor
+    accepted: bool
+    next_h: float
+    value: float
+    finished: bool = False
+
+
+class Integrator(ABC):
+    """One step of dy/dt = f(y). `order` is the declared order on a smooth flow."""
+
+    order: ClassVar[int]
+    implicit: ClassVar[bool] = False
+    adaptive: bool = False
+
+    @abstractmethod
+    def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
+        """From theta over a time h, at points and metric held fixed."""
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """Butcher's coefficients of an explicit method: row i of `a` makes stage i + 1 from the stages before, `b` the step."""
+
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+
+class RungeKutta(Integrator):
+    """k_1 = f(y), k_i = f(y + h sum_j a_ij k_j), y <- y + h sum_i b_i k_i: a method is its tableau."""
+
+    tableau: ClassVar[Tableau]
+
+    def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
+        value, first = flow.velocity(theta)
+        stages = [first]
+        for row in self.tableau.a:
+            change = sum(a * k for a, k in zip(row, stages, strict=True) if a)
+            stages.append(flow.velocity(theta + h * change)[1])
+        change = sum(b * k for b, k in zip(self.tableau.b, stages, strict=True) if b)
+        return Step(theta + h * change, True, h, value)

@@ -1,0 +1,13 @@
+"""Explicit Euler: gradient descent on the flow; one gradient a step, stable for h L < 2."""
+
+from dataclasses import dataclass
+
+from pinn_lora.integrators import RungeKutta, Tableau
+
+
+@dataclass(frozen=True)
+class Euler(RungeKutta):
+    """Explicit Euler: gradient descent on the flow; one gradient a step, stable for h L < 2."""
+
+    order = 1
+    tableau = Tableau(a=(), b=(1.0,))

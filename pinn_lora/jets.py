@@ -1,0 +1,266 @@
+"""Truncated Taylor algebra: a value carried together with its derivatives in the coordinates.
+
+A derivative is named by a sorted tuple of coordinate numbers, an *index*: () is the value, (0,) is u_x, (0, 0) is u_xx,
+(0, 1) is u_xt where x is coordinate 0 and t coordinate 1. A jet stacks the derivatives of a downward-closed set of
+indices along its first axis. Products follow Leibniz' rule, compositions Faa di Bruno's formula; both are tables
+made once for a set of indices, so any order and any number of coordinates run through the same few lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+Index = tuple[int, ...]
+Indices = tuple[Index, ...]
+
+
+def closure(indices: Iterable[Index]) -> Indices:
+    """The smallest downward-closed set that holds `indices` and the value, ordered by order, then by index."""
+    found = {()}
+    for index in indices:
+        index = tuple(sorted(index))
+        for size in range(1, len(index) + 1):
+            found.update(combinations(index, size))
+    return tuple(sorted(found, key=lambda index: (len(index), index)))
+
+
+def max_order(indices: Indices) -> int:
+    return len(indices[-1])
+
+
+@lru_cache
+def product_table(indices: Indices) -> tuple[tuple[tuple[float, int, int], ...], ...]:
+    """Leibniz' rule, (f g)_a = sum c f_b g_c: for each index the terms (c, position of b, position of c)."""
+    position = {index: i for i, index in enumerate(indices)}
+    table = []
+    for index in indices:
+        terms: Counter[tuple[int, int]] = Counter()
+        places = range(len(index))
+        for size in range(len(index) + 1):
+            for chosen in combinations(places, size):
+                left = tuple(index[i] for i in chosen)
+                right = tuple(index[i] for i in places if i not in chosen)
+                terms[position[left], position[right]] += 1
+        table.append(tuple((float(c), b, d) for (b, d), c in terms.items()))
+    return tuple(table)
+
+
+def _partitions(places: Sequence[int]) -> list[list[tuple[int, ...]]]:
+    """All partitions of `places` into non-empty blocks."""
+    if not places:
+        return [[]]
+    first, rest = places[0], places[1:]
+    found = []
+    for size in range(len(rest) + 1):
+        for others in combinations(rest, size):
+            remaining = [place for place in rest if place not in others]
+            found += [[(first, *others), *blocks] for blocks in _partitions(remaining)]
+    return found
+
+
+@lru_cache
+def composition_table(indices: Indices) -> tuple[tuple[int, float, tuple[int, ...]], ...]:
+    """Faa di Bruno's terms beyond the linear one: phi(u)_a = phi' u_a + sum c phi^(k) u_b1 ... u_bk, k >= 2.
+
+    Each entry is (position of a, c, positions of b1 ... bk).
+    """
+    position = {index: i for i, index in enumerate(indices)}
+    table = []
+    for a, index in enumerate(indices):
+        terms: Counter[tuple[int, ...]] = Counter()
+        for blocks in _partitions(range(len(index))):
+            if len(blocks) > 1:
+                terms[tuple(sorted(position[tuple(index[i] for i in block)] for block in blocks))] += 1
+        table += [(a, float(c), factors) for factors, c in terms.items()]
+    return tuple(table)
+
+
+def compose(phi: Sequence[Tensor], u: Tensor, indices: Indices) -> Tensor:
+    """The stacked derivatives of phi(u): `u` is (S, ...), phi[k] the k-th derivative of phi at u[0]."""
+    out = torch.empty_like(u) if not u.requires_grad and not phi[0].requires_grad else None
+    if out is None:  # under autograd nothing may be written in place
+        rows = [phi[0]] + [phi[1] * u[a] for a in range(1, len(indices))]
+        for a, c, factors in composition_table(indices):
+            rows[a] = rows[a] + c * phi[len(factors)] * math.prod(u[b] for b in factors)
+        return torch.stack(rows)
+    out[0] = phi[0]
+    if len(indices) > 1:
+        torch.mul(u[1:], phi[1], out=out[1:])
+    for a, c, factors in composition_table(indices):
+        out[a].addcmul_(phi[len(factors)], math.prod(u[b] for b in factors), value=c)
+    return out
+
+
+def compose_adjoint(phi: Sequence[Tensor], u: Tensor, adjoint: Tensor, indices: Indices) -> Tensor:
+    """Transpose of the derivative of `compose` in u, applied to `adjoint` (S, ...). Needs phi up to one order more."""
+    out = adjoint * phi[1]
+    if len(indices) > 1:
+        out[0].addcmul_(phi[2], (adjoint[1:] * u[1:]).sum(0))
+    for a, c, factors in composition_table(indices):
+        k = len(factors)
+        out[0].addcmul_(adjoint[a] * phi[k + 1], math.prod(u[b] for b in factors), value=c)
+        weighted = adjoint[a] * phi[k]
+        for i, b in enumerate(factors):
+            out[b].addcmul_(weighted, math.prod(u[other] for other in factors[:i] + factors[i + 1 :]), value=c)
+    return out
+
+
+class Jet:
+    """A value and its derivatives: `data` (S, ...) stacks the derivatives named by `indices`.
+
+    Arithmetic with numbers, tensors that do not depend on the coordinates, and jets of the same indices.
+    """
+
+    __slots__ = ("data", "indices")
+
+    def __init__(self, data: Tensor, indices: Indices) -> None:
+        self.data, self.indices = data, indices
+
+    @classmethod
+    def coordinate(cls, points: Tensor, number: int, indices: Indices) -> Jet:
+        """Coordinate `number` of the points (N, d) as a jet: its own derivative is 1, all others 0."""
+        data = points.new_zeros(len(indices), points.shape[0])
+        data[0] = points[:, number]
+        if (number,) in indices:
+            data[indices.index((number,))] = 1.0
+        return cls(data, indices)
+
+    def _like(self, data: Tensor) -> Jet:
+        return Jet(data, self.indices)
+
+    def __add__(self, other: Jet | Tensor | float) -> Jet:
+        if isinstance(other, Jet):
+            return self._like(self.data + other.data)
+        return self._like(torch.cat([(self.data[0] + other).unsqueeze(0), self.data[1:]]))
+
+    def __neg__(self) -> Jet:
+        return self._like(-self.data)
+
+    def __sub__(self, other: Jet | Tensor | float) -> Jet:
+        return self + (-other)
+
+    def __rsub__(self, other: Tensor | float) -> Jet:
+        return (-self) + other
+
+    def __mul__(self, other: Jet | Tensor | float) -> Jet:
+        if not isinstance(other, Jet):
+            return self._like(self.data * other)
+        f, g = self.data, other.data
+        rows = [sum(c * f[b] * g[d] for c, b, d in terms) for terms in product_table(self.indices)]
+        return self._like(torch.stack(rows))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __truediv__(self, other: Jet | Tensor | float) -> Jet:
+        return self * (other**-1 if isinstance(other, Jet) else 1.0 / other)
+
+    def __rtruediv__(self, other: Tensor | float) -> Jet:
+        return self**-1 * other
+
+    def __pow__(self, power: float) -> Jet:
+        if isinstance(power, int) and 1 <= power <= 4:
+            return math.prod([self] * (power - 1), start=self)
+        return self.apply(lambda u, order: _power_derivatives(u, power, order))
+
+    def apply(self, derivatives: Callable[[Tensor, int], list[Tensor]]) -> Jet:
+        """phi of this jet; `derivatives(u, order)` gives phi, phi', ..., phi^(order) at u."""
+        return self._like(compose(derivatives(self.data[0], max_order(self.indices)), self.data, self.indices))
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        """torch.sin(jet) and the like mean the jet's own sin; a tensor on the left of an operator means the right one."""
+        name = function.__name__.strip("_")
+        if name in FUNCTIONS:
+            return args[0].apply(FUNCTIONS[name])
+        reflected = {"add": "__radd__", "mul": "__rmul__", "sub": "__rsub__", "rsub": "__sub__", "div": "__rtruediv__"}
+        if name in reflected and isinstance(args[1], Jet):
+            return getattr(args[1], reflected[name])(args[0])
+        raise TypeError(f"torch.{name} has no jet; there are {', '.join(sorted(FUNCTIONS))} and + - * / **")
+
+
+def _power_derivatives(u: Tensor, power: float, order: int) -> list[Tensor]:
+    found, factor = [], 1.0
+    for k in range(order + 1):
+        found.append(factor * u ** (power - k) if factor else torch.zeros_like(u))
+        factor *= power - k
+    return found
+
+
+def tanh_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    """tanh and its derivatives by T' = 1 - T^2: each is a polynomial in T = tanh u."""
+    value = torch.tanh(u)
+    found = [value]
+    if order >= 1:
+        first = torch.addcmul(torch.ones((), dtype=u.dtype, device=u.device), value, value, value=-1.0)
+        found.append(first)
+    if order >= 2:
+        found.append(-2.0 * value * first)
+    if order >= 3:
+        found.append(first * (4.0 - 6.0 * first))
+    coefficients = [
+        0.0,
+        -2.0,
+        0.0,
+        2.0,
+    ]  # tanh'' = -2 T + 2 T^3; below, d/du sum c_j T^j = sum j c_j (T^(j-1) - T^(j+1))
+    for k in range(3, order + 1):
+        derived = [0.0] * (len(coefficients) + 1)
+        for j, c in enumerate(coefficients):
+            if j and c:
+                derived[j - 1] += j * c
+                derived[j + 1] -= j * c
+        coefficients = derived
+        if k > 3:
+            found.append(sum(c * value**j for j, c in enumerate(coefficients) if c))
+    return found
+
+
+def sin_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    s, c = torch.sin(u), torch.cos(u)
+    return [(s, c, -s, -c)[k % 4] for k in range(order + 1)]
+
+
+def cos_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    s, c = torch.sin(u), torch.cos(u)
+    return [(c, -s, -c, s)[k % 4] for k in range(order + 1)]
+
+
+def exp_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    return [torch.exp(u)] * (order + 1)
+
+
+def log_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    return [torch.log(u), *_power_derivatives(u, -1, order - 1)] if order else [torch.log(u)]
+
+
+def sqrt_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    return _power_derivatives(u, 0.5, order)
+
+
+FUNCTIONS: dict[str, Callable[[Tensor, int], list[Tensor]]] = {
+    "sin": sin_derivatives,
+    "cos": cos_derivatives,
+    "exp": exp_derivatives,
+    "log": log_derivatives,
+    "sqrt": sqrt_derivatives,
+    "tanh": tanh_derivatives,
+}
+
+
+def _function(name: str) -> Callable:
+    def apply(u):
+        return u.apply(FUNCTIONS[name]) if isinstance(u, Jet) else getattr(torch, name)(u)
+
+    apply.__name__ = name
+    apply.__doc__ = f"{name}(u) of a jet or of a tensor."
+    return apply
+
+
+sin, cos, exp, log, sqrt, tanh = (_function(name) for name in ("sin", "cos", "exp", "log", "sqrt", "tanh"))

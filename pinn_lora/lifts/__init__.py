@@ -1,0 +1,75 @@
+"""Lifts: how a weight-space direction becomes velocities of the factors. Every file is one lift.
+
+W = W0 + s (B A - B0 A0), B (m, r), A (r, n). With G = dL/dW the factors' gradients are g_B = s G A^T, g_A = s B^T G, which is
+what autograd gives. A lift turns them into (dB/dt, dA/dt); the m x n matrix G is not needed. Where the flow is
+M dy/dt = -g with M symmetric positive definite, the lift also gives M, and can then be integrated implicitly.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pinn_lora.metrics import Metric
+
+
+class Pair(NamedTuple):
+    """The factors of one layer and their scale s."""
+
+    B: Tensor
+    A: Tensor
+    scale: float
+
+    @property
+    def S(self) -> Tensor:
+        """B^T B (r, r)."""
+        return self.B.T @ self.B
+
+    @property
+    def K(self) -> Tensor:
+        """A A^T (r, r)."""
+        return self.A @ self.A.T
+
+
+@dataclass(frozen=True)
+class Mass:
+    """M of M dy/dt = -g on y = (vec B, vec A), row by row.
+
+    `keeps_gauge`: M maps the gauge directions (-B X, X A), which leave B A unchanged, to multiples of themselves. Adding a
+    multiple of their projector to M / h + H then leaves the solution of an implicit step unchanged.
+    """
+
+    matrix: Tensor
+    keeps_gauge: bool
+
+
+class Lift(ABC):
+    """A lift sees one pair at a time and keeps no state."""
+
+    @abstractmethod
+    def velocity(self, pair: Pair, g_B: Tensor, g_A: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+        """(dB/dt, dA/dt) from the loss's gradients in B (m, r) and A (r, n)."""
+
+    def mass(self, pair: Pair, metric: Metric) -> Mass:
+        """M with velocity = -M^-1 (g_B, g_A); NotImplementedError for a lift that is no such flow."""
+        raise NotImplementedError(f"{type(self).__name__} has no mass")
+
+    @property
+    def has_mass(self) -> bool:
+        return type(self).mass is not Lift.mass
+
+
+def relative_damping(pair: Pair, eps: float) -> Tensor:
+    """lam = eps tr(S + K) / (2 r): damping in the units of the factors, whatever their scale s."""
+    return eps * (pair.B.square().sum() + pair.A.square().sum()) / (2 * pair.A.shape[0])
+
+
+def gauge_directions(pair: Pair) -> Tensor:
+    """N (m r + r n, r^2): the directions (-B E_pq, E_pq A), along which B A does not change."""
+    B, A, r = pair.B, pair.A, pair.A.shape[0]
+    eye = torch.eye(r, dtype=B.dtype, device=B.device)
+    NB = -torch.einsum("ip,qj->ijpq", B, eye)  # (B E_pq)_ij = B_ip [q = j]
+    NA = torch.einsum("ip,qj->ijpq", eye, A)  # (E_pq A)_ij = [i = p] A_qj
+    return torch.cat([NB.reshape(-1, r * r), NA.reshape(-1, r * r)])

@@ -1,0 +1,36 @@
+"""ScaledGD: each factor preconditioned by the other's Gram matrix."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.lifts import Lift, Mass, relative_damping
+
+
+@dataclass(frozen=True)
+class BlockDiagonal(Lift):
+    """dB = -s^-2 g_B (K + lam I)^-1, dA = -s^-2 (S + lam I)^-1 g_A: ScaledGD, Riemannian preconditioned LoRA.
+
+    M = s^2 diag(I (x) (K + lam I), (S + lam I) (x) I), lam = eps tr(S + K) / (2 r). Source: Tong et al. 2021; Zhang &
+    Pilanci 2024. At lam = 0 its product step counts the part P_B G P_A twice.
+    """
+
+    eps: float = 1e-4
+
+    def __post_init__(self):
+        if not self.eps >= 0:
+            raise ValueError(f"block_diagonal: eps is {self.eps}; it must be at least 0")
+
+    def _grams(self, pair):
+        shift = relative_damping(pair, self.eps) * torch.eye(pair.A.shape[0]).to(pair.A)
+        return pair.S + shift, pair.K + shift
+
+    def velocity(self, pair, g_B, g_A, metric):
+        S, K = self._grams(pair)
+        unit = pair.scale**-2
+        return -unit * torch.linalg.solve(K, g_B, left=False), -unit * torch.linalg.solve(S, g_A)
+
+    def mass(self, pair, metric):
+        (S, K), (m, n) = self._grams(pair), (pair.B.shape[0], pair.A.shape[1])
+        blocks = torch.block_diag(torch.kron(torch.eye(m).to(K), K), torch.kron(S, torch.eye(n).to(S)))
+        return Mass(pair.scale**2 * blocks, keeps_gauge=False)

@@ -1,0 +1,28 @@
+"""Plain LoRA: the factors follow their own gradients."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.lifts import Lift, Mass
+
+
+@dataclass(frozen=True)
+class ChainRule(Lift):
+    """dB = -ratio g_B, dA = -g_A: gradient flow of the factors; ratio = 1 is LoRA, about 16 is LoRA+.
+
+    M = diag(I / ratio, I). Source: Hu et al. 2021; Hayou et al. 2024 for the ratio. The product step scales with s^2.
+    """
+
+    ratio: float = 1.0
+
+    def __post_init__(self):
+        if not self.ratio > 0:
+            raise ValueError(f"chain_rule: ratio is {self.ratio}; it must be positive")
+
+    def velocity(self, pair, g_B, g_A, metric):
+        return -self.ratio * g_B, -g_A
+
+    def mass(self, pair, metric):
+        ones = [torch.full((pair.B.numel(),), 1.0 / self.ratio), torch.ones(pair.A.numel())]
+        return Mass(torch.diag(torch.cat(ones).to(pair.B)), keeps_gauge=self.ratio == 1.0)

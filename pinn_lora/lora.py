@@ -1,0 +1,215 @@
+"""Low-rank adapters W = W0 + s (B A - B0 A0) on a frozen base, and the flat vector of what is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pinn_lora import initializers
+from pinn_lora.catalog import build
+from pinn_lora.initializers import Initializer
+
+
+class LoRALinear(nn.Module):
+    """A linear layer with frozen weight W0 (m, n) and trained factors B (m, r), A (r, n).
+
+    y = x (W0 + s (B A - B0 A0))^T + bias. W0, B0 and A0 are buffers, so that nothing can train them; where the start
+    (B0, A0) has a zero factor no copy of it is kept and the start equals the base bit for bit.
+    """
+
+    def __init__(self, base: nn.Linear, B: Tensor, A: Tensor, *, scale: float = 1.0, train_bias: bool = False) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.rank, self.scale = base.in_features, base.out_features, len(A), scale
+        self.register_buffer("weight", base.weight.detach().clone())
+        self.B, self.A = nn.Parameter(B.to(base.weight)), nn.Parameter(A.to(base.weight))
+        moved = bool(B.any()) and bool(A.any())
+        self.register_buffer("B0", self.B.detach().clone() if moved else None)
+        self.register_buffer("A0", self.A.detach().clone() if moved else None)
+        bias = base.bias.detach().clone() if base.bias is not None else base.weight.new_zeros(base.out_features)
+        if train_bias:
+            self.bias = nn.Parameter(bias)
+        else:
+            self.register_buffer("bias", bias)
+
+    def effective_weight(self, B: Tensor, A: Tensor) -> Tensor:
+        """W0 + s (B A - B0 A0)."""
+        change = B @ A if self.B0 is None else B @ A - self.B0 @ self.A0
+        return self.weight + self.scale * change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.effective_weight(self.B, self.A), self.bias)
+
+
+def freeze(module: nn.Module, *, keep: Sequence[str] = ()) -> None:
+    """Turns the module's own parameters into buffers, but for those named in `keep`."""
+    for name, parameter in list(module._parameters.items()):
+        if parameter is not None and name not in keep:
+            del module._parameters[name]
+            module.register_buffer(name, parameter.detach())
+
+
+def target_layers(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
+    """The names of the linear layers meant: "hidden" (all but the first and the last), "all", or a list of names."""
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if isinstance(targets, str):
+        if targets not in ("hidden", "all"):
+            raise ValueError(f"there is no targets {targets!r} (choices: hidden, all, or a list of layer names)")
+        chosen = linear if targets == "all" else linear[1:-1]
+    else:
+        unknown = [name for name in targets if name not in linear]
+        if unknown:
+            raise ValueError(f"there is no linear layer {unknown[0]!r} (layers: {', '.join(linear)})")
+        chosen = list(targets)
+    if not chosen:
+        raise ValueError(f"targets={targets!r} names no layer of this network (layers: {', '.join(linear) or 'none'})")
+    return chosen
+
+
+def adapt(
+    network: nn.Module,
+    *,
+    rank: int,
+    targets: str | Sequence[str] = "hidden",
+    initializer: str | Initializer = "zero_b",
+    scale: float = 1.0,
+    train_biases: bool = False,
+    train_output: bool = False,
+    seed: int = 0,
+) -> nn.Module:
+    """A copy of `network` whose target layers carry rank-r factors and whose other weights are frozen.
+
+    `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. Raises ValueError for a
+    rank below 1 or above a target layer's smaller side.
+    """
+    adapted = copy.deepcopy(network)
+    linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
+    chosen = target_layers(adapted, targets)
+    start = build(initializers, Initializer, initializer)
+    generator = torch.Generator().manual_seed(seed)
+    output = linear[-1] if train_output and linear[-1] not in chosen else None
+    for name, module in list(adapted.named_modules()):
+        if name in chosen:
+            m, n = module.out_features, module.in_features
+            if not 1 <= rank <= min(m, n):
+                limit = min(m, n)
+                raise ValueError(f"rank {rank} does not fit the {m} x {n} layer {name!r}; choose 1 to {limit}")
+            B, A = start.factors(module.weight.detach().double().cpu(), rank, generator)
+            layer = LoRALinear(module, B, A, scale=scale, train_bias=train_biases)
+            adapted.set_submodule(name, layer)
+        elif name == output:
+            continue
+        else:
+            freeze(module, keep=("bias",) if train_biases and isinstance(module, nn.Linear) else ())
+    return adapted
+
+
+def merge(network: nn.Module) -> nn.Module:
+    """A plain network with W0 + s (B A - B0 A0) in place of every adapter, its weights parameters again."""
+    merged = copy.deepcopy(network)
+    for name, module in list(merged.named_modules()):
+        if isinstance(module, LoRALinear):
+            plain = nn.Linear(module.in_features, module.out_features, device="meta", dtype=module.weight.dtype)
+            plain.weight = nn.Parameter(module.effective_weight(module.B, module.A).detach())
+            plain.bias = nn.Parameter(module.bias.detach().clone())
+            merged.set_submodule(name, plain)
+        elif isinstance(module, nn.Linear):
+            for key in ("weight", "bias"):
+                if key in module._buffers:
+                    module.register_parameter(key, nn.Parameter(module._buffers.pop(key)))
+    return merged
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of theta: where it lies, and which parameters of the network it holds."""
+
+    name: str
+    start: int
+    shapes: tuple[tuple[int, ...], ...]
+    keys: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(torch.Size(shape).numel() for shape in self.shapes)
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.start + self.size)
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """The block's tensors as views of its piece (size,) of a flat vector."""
+        parts = flat.split([torch.Size(shape).numel() for shape in self.shapes])
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+
+@dataclass(frozen=True)
+class PairBlock(Block):
+    """The factors (B, A) of one layer with their scale s."""
+
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class DenseBlock(Block):
+    """One tensor trained as it is: a bias, an output layer; in pretraining, everything."""
+
+
+class Blocks:
+    """theta: one flat vector of everything trained in a network, piece by piece."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.blocks: list[PairBlock | DenseBlock] = []
+        start = 0
+        for name, module in network.named_modules():
+            prefix = f"{name}." if name else ""
+            keys = [key for key, p in module._parameters.items() if p is not None]
+            if isinstance(module, LoRALinear):
+                shapes = (tuple(module.B.shape), tuple(module.A.shape))
+                pair = PairBlock(name, start, shapes, (f"{prefix}B", f"{prefix}A"), module.scale)
+                self.blocks.append(pair)
+                start += pair.size
+                keys = [key for key in keys if key not in ("B", "A")]
+            for key in keys:
+                shape = tuple(module._parameters[key].shape)  # type: ignore[union-attr]
+                self.blocks.append(DenseBlock(prefix + key, start, (shape,), (prefix + key,)))
+                start += self.blocks[-1].size
+        self.size = start
+        if not start:
+            raise ValueError("this network has nothing to train: all of its parameters are frozen")
+
+    @property
+    def pairs(self) -> list[PairBlock]:
+        return [block for block in self.blocks if isinstance(block, PairBlock)]
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        """The trained tensors by qualified name, as views of theta."""
+        found = {}
+        for block in self.blocks:
+            found.update(zip(block.keys, block.split(theta[block.slice]), strict=True))
+        return found
+
+    def read(self, network: nn.Module) -> Tensor:
+        """theta as the network holds it."""
+        held = dict(network.named_parameters())
+        return torch.cat([held[key].detach().reshape(-1) for block in self.blocks for key in block.keys])
+
+    def write(self, network: nn.Module, theta: Tensor) -> None:
+        """Puts theta into the network."""
+        held = dict(network.named_parameters())
+        with torch.no_grad():
+            for key, value in self.parameters(theta).items():
+                held[key].copy_(value)
+
+    def drift(self, theta: Tensor) -> float | None:
+        """Imbalance of the factors: sum over pairs of ||B^T B - A A^T||_F / (||B||_F^2 + ||A||_F^2); None without pairs."""
+        if not self.pairs:
+            return None
+        total = 0.0
+        for block in self.pairs:
+            B, A = block.split(theta[block.slice])
+            total += float((B.T @ B - A @ A.T).norm() / (B.square().sum() + A.square().sum()))
+        return total

@@ -1,0 +1,43 @@
+"""How much memory there is, and how much a run took."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+_STATUS, _CLEAR, _INFO = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
+
+
+def _line(path: Path, name: str) -> float | None:
+    """A figure in MiB from a /proc file that counts in kB; None where the system has none."""
+    try:
+        for line in path.read_text().splitlines():
+            if line.startswith(name):
+                return float(line.split()[1]) / 1024.0
+    except OSError:
+        pass
+    return None
+
+
+def available_mib(device: torch.device) -> float | None:
+    """Memory that can still be had on the device without swapping; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**20
+    return _line(_INFO, "MemAvailable:")
+
+
+def reset_peak_memory() -> None:
+    """Starts the peak afresh."""
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_mib(device: str = "cpu") -> float | None:
+    """The largest memory the process, or the device it computes on, has held since the last reset."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return _line(_STATUS, "VmHWM:")

@@ -1,0 +1,160 @@
+"""The loss of a problem at fixed points, with its gradient, residual vector, Jacobian and Gauss-Newton matrix.
+
+f(theta) = sum_k w_k / N_k sum_i r_k(i)^2, one k for each residual component and condition. R stacks sqrt(w_k / N_k) r_k, so
+that f = |R|^2, g = 2 J^T R and the Gauss-Newton matrix is H = 2 J^T J with J = dR/dtheta.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from pinn_lora.catalog import choose
+from pinn_lora.engines import FunctionalEngine, JetEngine, Term
+from pinn_lora.lora import Blocks
+from pinn_lora.network import MLP
+from pinn_lora.problem import Problem
+
+Points = Mapping[str, tuple[Tensor, ...]]
+CHUNK = 1024  # points that go through the network together: their jets stay in the processor's cache
+
+
+@dataclass
+class Work:
+    """How often each kind of evaluation was made."""
+
+    residuals: int = 0
+    gradients: int = 0
+    jacobians: int = 0
+    solves: int = 0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of `problem` for the trained part of `network` at `points`, which never change.
+
+    points: by term name ("residual", then the conditions' names) a tuple of tensors (N, d), two for a periodic condition.
+    weights: w_k by the same names, 1 where not named. engine: "jets", "functional", or None for jets where the network has
+    them. ValueError for a name that is no term.
+    """
+
+    problem: Problem
+    network: nn.Module
+    blocks: Blocks
+    points: Points
+    weights: Mapping[str, float] = field(default_factory=dict)
+    engine: str | None = None
+    work: Work = field(default_factory=Work)
+
+    def __post_init__(self) -> None:
+        names = [name for name, _, _ in self.problem.terms()]
+        for name, weight in self.weights.items():
+            choose(name, names, what="weighted term")
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"the weight of {name} is {weight}; it must be a finite number, at least 0")
+        jets = isinstance(self.network, MLP)
+        kind = choose(self.engine or ("jets" if jets else "functional"), ["jets", "functional"], what="engine")
+        if kind == "jets" and not jets:
+            raise ValueError(
+                f"engine='jets' needs a pinn_lora.MLP, not a {type(self.network).__name__}; use 'functional'"
+            )
+        engine = (JetEngine if kind == "jets" else FunctionalEngine)(self.problem, self.network, self.blocks)
+        object.__setattr__(self, "_engine", engine)
+        object.__setattr__(self, "_chunks", list(self._prepare(engine)))
+
+    def _prepare(self, engine):
+        like = next(iter(self.network.state_dict().values()))
+        for name, operator, condition in self.problem.terms():
+            paired = bool(condition and condition.paired)
+            indices = self.problem.needed(operator, paired=paired)
+            term = Term(name, operator, float(self.weights.get(name, 1.0)), indices, paired)
+            sets = [points.to(like) for points in self.points[name]]
+            whole = (
+                condition is not None and condition.points is not None
+            )  # data values are given for all points at once
+            size = len(sets[0]) if whole else CHUNK
+            for part in zip(*(points.split(size) for points in sets), strict=True):
+                yield engine.prepare(term, part), term.weight / len(sets[0])
+
+    def with_points(self, points: Points) -> Objective:
+        """The same loss at other points, counting its work in the same place."""
+        return replace(self, points=points)
+
+    @property
+    def size(self) -> int:
+        """The number of unknowns P."""
+        return self.blocks.size
+
+    def term_norms(self, theta: Tensor) -> dict[str, float]:
+        """Root mean square of every term's residual at the points."""
+        self.work.residuals += 1
+        bound, totals, counts = self._engine.bind(theta), {}, {}
+        for chunk, _ in self._chunks:
+            name = chunk.term.name
+            for r in self._engine.residuals(bound, chunk):
+                totals[name] = totals.get(name, 0.0) + float(r.double().square().sum())
+                counts[name] = counts.get(name, 0) + len(r)
+        return {name: math.sqrt(total / counts[name]) for name, total in totals.items()}
+
+    def value(self, theta: Tensor) -> float:
+        """f(theta)."""
+        self.work.residuals += 1
+        bound = self._engine.bind(theta)
+        parts = [
+            scale * r.double().square().sum()
+            for chunk, scale in self._chunks
+            for r in self._engine.residuals(bound, chunk)
+        ]
+        return float(torch.stack(parts).sum())
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """R (N,)."""
+        self.work.residuals += 1
+        bound = self._engine.bind(theta)
+        return torch.cat(
+            [math.sqrt(scale) * r for chunk, scale in self._chunks for r in self._engine.residuals(bound, chunk)]
+        )
+
+    def pointwise(self, theta: Tensor) -> Tensor:
+        """Sum over components of |r| at each interior point, in their order: what residual-adaptive sampling asks for."""
+        self.work.residuals += 1
+        bound = self._engine.bind(theta)
+        inside = [chunk for chunk, _ in self._chunks if chunk.term.name == "residual"]
+        return torch.cat([sum(r.abs() for r in self._engine.residuals(bound, chunk)) for chunk in inside])
+
+    def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """f(theta) and g (P,)."""
+        self.work.gradients += 1
+        bound, g = self._engine.bind(theta), torch.zeros_like(theta)
+        parts = [self._engine.gradient(bound, chunk, scale, g) for chunk, scale in self._chunks]
+        return float(torch.stack(parts).sum()), g
+
+    def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """R (N,) and J (N, P), float64."""
+        self.work.jacobians += 1
+        parts = list(self._jacobian_parts(theta))
+        return torch.cat([R for R, _ in parts]), torch.cat([J for _, J in parts])
+
+    def gauss_newton(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+        """f, g (P,) and H = 2 J^T J (P, P) in float64, accumulated over chunks so that J is never whole in memory."""
+        self.work.jacobians += 1
+        size, device = self.size, theta.device
+        f = torch.zeros((), dtype=torch.float64, device=device)
+        g = torch.zeros(size, dtype=torch.float64, device=device)
+        H = torch.zeros(size, size, dtype=torch.float64, device=device)
+        for R, J in self._jacobian_parts(theta):
+            f += R.square().sum()
+            g.addmv_(J.T, R, alpha=2.0)
+            H.addmm_(J.T, J, alpha=2.0)
+        return float(f), g, H
+
+    def _jacobian_parts(self, theta: Tensor):
+        bound = self._engine.bind(theta)
+        for chunk, scale in self._chunks:
+            r, J = self._engine.jacobian(bound, chunk)
+            root = math.sqrt(scale)
+            yield r.reshape(-1).double() * root, J.reshape(-1, self.size).double().mul_(root)

@@ -1,0 +1,59 @@
+"""L-BFGS with a strong Wolfe line search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.integrators import Step
+from pinn_lora.optimizers import Closure, Optimizer
+
+
+@dataclass(frozen=True)
+class LBFGS(Optimizer):
+    """L-BFGS (Liu & Nocedal 1989; torch's) with a strong Wolfe line search; new points restart its secant pairs."""
+
+    adaptive = True
+
+    history: int = 50
+
+    def start(self, blocks, theta, *, step_size, max_steps):
+        return LBFGSRun(self, theta, step_size)
+
+
+class LBFGSRun:
+    """One torch iteration a step; finished when the line search no longer moves theta, from a fresh history too."""
+
+    def __init__(self, settings, theta, step_size):
+        self.settings, self.h = settings, step_size
+        self.parameter = torch.nn.Parameter(theta.detach().clone())
+        self.closure, self.objective = Closure(self.parameter), None
+        self._restart()
+
+    def _restart(self):
+        self.fresh = True
+        self.torch = torch.optim.LBFGS(
+            [self.parameter],
+            lr=self.h,
+            max_iter=1,
+            max_eval=25,
+            history_size=self.settings.history,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+
+    def step(self, objective, theta):
+        if objective is not self.objective:
+            self._restart()
+            self.objective = objective
+        evaluate = self.closure.bind(objective)
+        before = self.parameter.detach().clone()
+        value = float(self.torch.step(evaluate))
+        after = self.parameter.detach().clone()
+        moved = not torch.equal(before, after)
+        was_fresh, self.fresh = self.fresh, False
+        if not moved and not was_fresh:
+            self._restart()
+        return Step(after, moved, self.h, value, finished=not moved and was_fresh)

@@ -1,0 +1,56 @@
+"""The named methods: each a triple of metric, lift and integrator or a whole optimizer, with its start and its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pinn_lora.catalog import choose
+from pinn_lora.flow import Method
+from pinn_lora.optimizers import Optimizer
+from pinn_lora.optimizers.adam import Adam
+from pinn_lora.optimizers.lbfgs import LBFGS
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method with what it trains ("factors" or "all weights"), where the factors start, and its defaults."""
+
+    description: str
+    method: Method | Optimizer
+    trains: str = "factors"
+    initializer: str | None = "zero_b"
+    step_size: float = 1.0
+    max_steps: int = 150
+
+
+def _flow(lift: str, integrator: str, description: str, **defaults) -> Preset:
+    return Preset(description, Method("identity", lift, integrator), **defaults)
+
+
+EXPLICIT = {"step_size": 1e-3, "max_steps": 5000}
+
+PRESETS: dict[str, Preset] = {
+    "odelora-implicit": _flow(
+        "balanced", "rosenbrock_euler", "ODELoRA's balanced flow, implicit: adaptive Gauss-Newton step in factor space"
+    ),
+    "lora-lm": _flow("chain_rule", "rosenbrock_euler", "Levenberg-Marquardt on the factors (mass I)"),
+    "odelora-euler": _flow(
+        "balanced", "euler", "ODELoRA's balanced flow by explicit Euler (reconstructed)", **EXPLICIT
+    ),
+    "odelora-heun": _flow("balanced", "heun", "ODELoRA's balanced flow by Heun's method (reconstructed)", **EXPLICIT),
+    "odelora-rk4": _flow("balanced", "rk4", "ODELoRA's balanced flow by Runge-Kutta 4 (reconstructed)", **EXPLICIT),
+    "lora-sgd": _flow("chain_rule", "euler", "plain LoRA by gradient descent", **EXPLICIT),
+    "scaled-gd": _flow("block_diagonal", "euler", "ScaledGD: LoRA with Riemannian preconditioning", **EXPLICIT),
+    "lora-adam": Preset("plain LoRA by Adam with cosine decay", Adam(), step_size=1e-2, max_steps=20_000),
+    "lora-lbfgs": Preset("plain LoRA by L-BFGS, until its line search stops", LBFGS(), max_steps=5000),
+    "full-adam": Preset("all weights by Adam with cosine decay", Adam(), "all weights", None, 1e-3, 20_000),
+    "full-lbfgs": Preset("all weights by L-BFGS, until its line search stops", LBFGS(), "all weights", None, 1.0, 5000),
+    "full-lm": Preset(
+        "Levenberg-Marquardt on all weights", Method("identity", "chain_rule", "rosenbrock_euler"), "all weights", None
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name; ValueError names the valid ones."""
+    return PRESETS[choose(name, list(PRESETS), what="method")]

@@ -1,0 +1,265 @@
+"""A problem: a PDE with its conditions, its domain and, where there is one, a way to know its true solution."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pinn_lora.domain import Domain
+from pinn_lora.jets import Index, Indices, Jet, closure
+
+
+def parse_derivative(name: str, coordinates: tuple[str, ...]) -> Index | None:
+    """ "xxt" -> (0, 0, 1) for coordinates (x, t); None where the name cannot be read so."""
+    if not name:
+        return ()
+    for number, coordinate in enumerate(coordinates):
+        if name.startswith(coordinate):
+            rest = parse_derivative(name[len(coordinate) :], coordinates)
+            if rest is not None:
+                return tuple(sorted((number, *rest)))
+    return None
+
+
+class Coordinates:
+    """The coordinates by name: p.x, p.t. Tensors (N,) in residuals and references, jets in an ansatz."""
+
+    def __init__(self, values: Sequence[Any], names: tuple[str, ...]) -> None:
+        self._values, self._names = tuple(values), names
+
+    @classmethod
+    def of(cls, points: Tensor, domain: Domain) -> Coordinates:
+        return cls(points.unbind(1), domain.names)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._names:
+            return self._values[self._names.index(name)]
+        raise AttributeError(f"there is no coordinate {name!r} (coordinates: {', '.join(self._names)})")
+
+
+class Field:
+    """One unknown at the points: itself a tensor (N,) in arithmetic, its derivatives by name, u.t, u.xx, u.d("x", "x")."""
+
+    def __init__(self, data: Sequence[Tensor] | Tensor, indices: Indices, names: tuple[str, ...]) -> None:
+        self._data, self._indices, self._names = data, indices, names
+
+    @property
+    def value(self) -> Tensor:
+        return self._data[0]
+
+    def d(self, *coordinates: str) -> Tensor:
+        """The derivative in the named coordinates, one name for each order."""
+        for coordinate in coordinates:
+            if coordinate not in self._names:
+                raise AttributeError(f"there is no coordinate {coordinate!r} (coordinates: {', '.join(self._names)})")
+        return self._take(tuple(sorted(self._names.index(c) for c in coordinates)))
+
+    def __getattr__(self, name: str) -> Tensor:
+        index = None if name.startswith("_") else parse_derivative(name, self._names)
+        if index is None:
+            raise AttributeError(f"{name!r} names no derivative (coordinates: {', '.join(self._names)})")
+        return self._take(index)
+
+    def _take(self, index: Index) -> Tensor:
+        return self._data[self._indices.index(index)]
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        return function(*(a.value if isinstance(a, Field) else a for a in args), **(kwargs or {}))
+
+    def __neg__(self) -> Tensor:
+        return -self.value
+
+
+def _delegate(name: str) -> None:
+    apply = getattr(operator, name)
+
+    def forward(self, other):
+        return apply(self.value, other.value if isinstance(other, Field) else other)
+
+    def reflected(self, other):
+        return apply(other, self.value)
+
+    setattr(Field, f"__{name}__", forward)
+    setattr(Field, f"__r{name}__", reflected)
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    _delegate(_name)
+
+
+class _Recorder(Field):
+    """Stands in for a field while a residual is run once, and notes which derivatives it asks for."""
+
+    def __init__(self, value: Tensor, names: tuple[str, ...], asked: set[Index]) -> None:
+        super().__init__([value], ((),), names)
+        self._asked = asked
+
+    def _take(self, index: Index) -> Tensor:
+        self._asked.add(index)
+        return torch.ones_like(self._data[0])
+
+
+Residual = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A soft condition: residual components `operator(p, *fields)` at points of its own, for each of its faces.
+
+    `faces` are (coordinate, side) pairs. Where `paired`, the operator sees (p, fields) of the first face and of the
+    second at matching points, which is how a periodic condition compares the two ends. `points` are fixed data points.
+    """
+
+    name: str
+    operator: Callable[..., Residual]
+    faces: tuple[tuple[str, str], ...] = ()
+    paired: bool = False
+    points: Tensor | None = None
+
+    def sample(self, domain: Domain, n: int, *, seed: int) -> tuple[Tensor, ...]:
+        """The point sets the operator is run on: one, or two matching ones where `paired`."""
+        if self.points is not None:
+            return (self.points,)
+        if self.paired:
+            return tuple(domain.sample_face(n, coordinate=c, side=s, seed=seed) for c, s in self.faces)
+        share = max(1, n // len(self.faces))
+        parts = [domain.sample_face(share, coordinate=c, side=s, seed=seed + i) for i, (c, s) in enumerate(self.faces)]
+        return (torch.cat(parts),)
+
+
+def _faces(on: str, side: str) -> tuple[tuple[str, str], ...]:
+    sides = {"both": ("lower", "upper"), "lower": ("lower",), "upper": ("upper",)}
+    if side not in sides:
+        raise ValueError(f"there is no side {side!r} (choices: both, lower, upper)")
+    return tuple((on, s) for s in sides[side])
+
+
+Value = Callable[[Coordinates], Tensor | float]
+
+
+def initial(value: Value, *, field: int = 0, derivative: int = 0, on: str = "t") -> Condition:
+    """d^k u / dt^k = value(p) at the first instant, k = `derivative`."""
+    name = "initial" if not derivative else "initial_" + "t" * derivative
+    return Condition(name, lambda p, *u: u[field].d(*[on] * derivative) - value(p), faces=((on, "lower"),))
+
+
+def dirichlet(value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
+    """u = value(p) on the faces of coordinate `on`."""
+    return Condition("dirichlet", lambda p, *u: u[field] - value(p), faces=_faces(on, side))
+
+
+def neumann(value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
+    """du/d`on` = value(p) on the faces of `on` (the derivative in the coordinate, not the outward one)."""
+    return Condition("neumann", lambda p, *u: u[field].d(on) - value(p), faces=_faces(on, side))
+
+
+def robin(alpha: float, beta: float, value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
+    """alpha u + beta du/d`on` = value(p) on the faces of `on`."""
+    return Condition("robin", lambda p, *u: alpha * u[field] + beta * u[field].d(on) - value(p), faces=_faces(on, side))
+
+
+def periodic(*, on: str, derivatives: int = 1, field: int = 0) -> Condition:
+    """u and its first `derivatives` derivatives in `on` agree at both ends of `on`."""
+
+    def compare(left, right):
+        (_, *u), (_, *v) = left, right
+        return tuple(u[field].d(*[on] * k) - v[field].d(*[on] * k) for k in range(derivatives + 1))
+
+    return Condition("periodic", compare, faces=_faces(on, "both"), paired=True)
+
+
+def data(points: Any, values: Any, *, field: int = 0) -> Condition:
+    """u = values (n,) at the given points (n, d)."""
+    points, values = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (points, values))
+
+    def misfit(p, *u):
+        return u[field] - values.to(u[field].value)
+
+    return Condition("data", misfit, points=points)
+
+
+class Problem:
+    """Base of all problems. A subclass is a frozen dataclass of physical coefficients that gives `domain` and `residual`.
+
+    `fields` names the unknowns. `periodic` names coordinates in which the solution is periodic: the network then sees
+    cos and sin of them. `conditions`, `ansatz` and `reference` are optional.
+    """
+
+    domain: ClassVar[Domain]
+    fields: tuple[str, ...] = ("u",)
+    periodic: tuple[str, ...] = ()
+
+    def residual(self, p: Coordinates, *u: Field) -> Residual:
+        """What the equation says is zero, at the points: a tensor (N,) or a tuple of them."""
+        raise NotImplementedError(f"{type(self).__name__} has no residual; define residual(self, p, u)")
+
+    def conditions(self) -> list[Condition]:
+        """The soft conditions; empty where the ansatz is exact."""
+        return []
+
+    def ansatz(self, p: Coordinates, *n: Any) -> Any:
+        """The solution from the network's outputs n, with conditions built in; written with jets' arithmetic."""
+        return n if len(n) > 1 else n[0]
+
+    def reference(self, p: Coordinates) -> Any:
+        """The true solution at the points, numpy or torch (N,), or a tuple with one for each field."""
+        raise NotImplementedError(f"{type(self).__name__} has no reference")
+
+    @property
+    def has_reference(self) -> bool:
+        return type(self).reference is not Problem.reference
+
+    def terms(self) -> list[tuple[str, Callable[..., Residual], Condition | None]]:
+        """The residual and the conditions under distinct names: repeated names get a number."""
+        found: list[tuple[str, Callable[..., Residual], Condition | None]] = [("residual", self.residual, None)]
+        conditions = self.conditions()
+        kinds = [condition.name for condition in conditions]
+        for i, condition in enumerate(conditions):
+            repeated = kinds.count(condition.name) > 1
+            name = f"{condition.name}_{kinds[:i].count(condition.name) + 1}" if repeated else condition.name
+            found.append((name, condition.operator, condition))
+        return found
+
+    def needed(self, run: Callable[..., Residual], *, paired: bool = False) -> Indices:
+        """The derivatives `run` asks for, closed downwards: recorded by running it once. ValueError for unknown names."""
+        asked: set[Index] = set()
+        points = self.domain.sample(2)
+        arguments = (
+            Coordinates.of(points, self.domain),
+            *(_Recorder(torch.ones(2, dtype=torch.float64), self.domain.names, asked) for _ in self.fields),
+        )
+        try:
+            found = run(arguments, arguments) if paired else run(*arguments)
+        except AttributeError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from error
+        for component in components(found):
+            if not isinstance(component, Tensor) or component.shape != (2,):
+                shape = tuple(component.shape) if isinstance(component, Tensor) else type(component).__name__
+                raise ValueError(f"{type(self).__name__}: a residual of 2 points must have shape (2,), not {shape}")
+        return closure(asked)
+
+    def solution(self, points: Tensor, network: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """The fields (N,) at the points: the ansatz of a network's outputs (N, fields)."""
+        outputs = network(points).unbind(-1)
+        return list(components(self.ansatz(Coordinates.of(points, self.domain), *outputs)))
+
+    def solution_jets(self, coordinates: Sequence[Jet], outputs: Tensor, indices: Indices) -> list[Field]:
+        """The fields with derivatives, from the outputs' jets (S, N, fields)."""
+        jets = self.ansatz(Coordinates(coordinates, self.domain.names), *(Jet(n, indices) for n in outputs.unbind(-1)))
+        return [Field(jet.data, indices, self.domain.names) for jet in components(jets)]
+
+    def reference_values(self, points: Tensor) -> np.ndarray:
+        """The reference (n, fields) as numpy float64."""
+        found = components(self.reference(Coordinates.of(points.double().cpu(), self.domain)))
+        return np.stack([np.asarray(f, dtype=np.float64) for f in found], axis=1)
+
+
+def components(found: Any) -> tuple[Any, ...]:
+    return tuple(found) if isinstance(found, (tuple, list)) else (found,)
