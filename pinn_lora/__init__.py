@@ -1,5 +1,6 @@
 """Physics-informed networks for families of PDEs, adapted through LoRA factors by discretised differential equations."""
 
+from pinn_lora.about import __version__
 from pinn_lora.domain import Domain
 from pinn_lora.flow import Method
 from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
@@ -9,8 +10,6 @@ from pinn_lora.objective import Objective
 from pinn_lora.problem import Problem, data, dirichlet, initial, neumann, periodic, robin
 from pinn_lora.solution import Record, Solution, Status
 from pinn_lora.training import finetune, pretrain
-
-__version__ = "0.1.0"
 
 __all__ = [
     "MLP",
@@ -22,6 +21,7 @@ __all__ = [
     "Record",
     "Solution",
     "Status",
+    "__version__",
     "adapt",
     "cos",
     "data",

@@ -98,7 +98,7 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
     folder, tensors, dense = _new_folder(folder), {}, []
     for name, layer in layers.items():
         B, A = layer.B.detach(), layer.A.detach()
-        if layer.B0 is not None:
+        if layer.B0 is not None and layer.A0 is not None:
             B, A = torch.cat([B, -layer.B0], dim=1), torch.cat([A, layer.A0])
         tensors[f"{PREFIX}{name}.lora_B.weight"], tensors[f"{PREFIX}{name}.lora_A.weight"] = B, A
     for name, value in network.named_parameters():
@@ -154,7 +154,7 @@ def _load_adapter(tensors: dict[str, Tensor], notes: dict[str, Any], base: nn.Mo
     network = copy.deepcopy(base)
     for name, module in list(network.named_modules()):
         key = f"{PREFIX}{name}."
-        if f"{key}lora_B.weight" not in tensors:
+        if f"{key}lora_B.weight" not in tensors or not isinstance(module, nn.Linear):
             freeze(module, keep=[d.rpartition(".")[2] for d in notes["dense"] if d.rpartition(".")[0] == name])
             continue
         B, A = tensors[f"{key}lora_B.weight"], tensors[f"{key}lora_A.weight"]

@@ -15,7 +15,7 @@ def choose(value: str, choices: list[str] | tuple[str, ...], *, what: str) -> st
     """`value` where it is one of `choices`; else a ValueError that names it, the nearest and the valid ones."""
     if value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, n=1)
+    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"there is no {what} {value!r}{hint} (choices: {', '.join(choices)})")
 
@@ -46,9 +46,12 @@ def build(package: ModuleType, contract: type, spec: Any) -> Any:
     options = dict(spec) if isinstance(spec, dict) else {"name": spec}
     name = options.pop("name", None)
     cls = find(package, contract, name)
-    fields = [field.name for field in dataclasses.fields(cls)]
-    for option in options:
-        choose(option, fields, what=f"option of {name}")
+    fields = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+    for option, value in options.items():
+        kind = fields[choose(option, list(fields), what=f"option of {name}")]
+        fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+        if kind in (bool, int, float) and not fits:
+            raise ValueError(f"option {option} of {name} is {value!r}; it must be of type {kind.__name__}")
     return cls(**options)
 
 

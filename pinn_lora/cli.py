@@ -37,8 +37,12 @@ EXAMPLES = "Start with: pinn-lora run configs/demo.toml"
 @app.command(epilog=EXAMPLES)
 def run(
     config: Annotated[Path, typer.Argument(help="The study's TOML file, for example configs/demo.toml.")],
-    out: Annotated[Path | None, typer.Option(help="Results folder; results/NAME of the config where not given.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Run with this seed instead; may be given several times.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; results/NAME of the config where not given.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Run with this seed instead; may be given several times.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:0.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float64 (the default) or float32.")] = None,
     jobs: Annotated[int | None, typer.Option(help="How many runs at once.")] = None,
@@ -53,7 +57,11 @@ def run(
     folder = out or Path("results") / study.name
     options = [f"--{'seed' if key == 'seeds' else key} {v}" for key, value in changed.items() for v in _many(value)]
     command = shlex.join(["pinn-lora", "run", str(config)]) + "".join(f" {option}" for option in options)
-    run_study(study, folder, command=command, source=config.read_text(), progress=not quiet)
+    try:
+        run_study(study, folder, command=command, source=config.read_text(), progress=not quiet)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished runs are kept; run the same command again for the missing ones", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"report: {write_report(folder)}")
 
 
@@ -85,12 +93,9 @@ def list_() -> None:
 
 
 def main() -> None:
-    """What the `pinn-lora` command calls: bad input is one sentence and exit code 2, an interrupt loses nothing."""
+    """What the `pinn-lora` command calls: bad input is one sentence and exit code 2."""
     try:
         app()
     except (ConfigError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: finished runs are kept; run the same command again for the missing ones", file=sys.stderr)
-        sys.exit(130)

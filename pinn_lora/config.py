@@ -17,7 +17,6 @@ import pinn_lora.problems
 from pinn_lora import initializers, optimizers
 from pinn_lora.catalog import build, choose, find, names
 from pinn_lora.flow import Method
-
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.presets import PRESETS, Preset
 from pinn_lora.problem import Problem
@@ -39,9 +38,9 @@ class PretrainConfig(Strict):
     """How a case's base is made; what is not given is `pretrain`'s default."""
 
     method: str | None = None
-    max_steps: int | None = Field(None, ge=1)
-    max_seconds: float | None = Field(None, gt=0)
-    points: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    max_seconds: float | None = Field(default=None, gt=0)
+    points: int | None = Field(default=None, ge=1)
 
 
 class CaseConfig(Strict):
@@ -117,7 +116,9 @@ class StudyConfig(Strict):
             preset = method.preset()
             for start in method.starts or []:
                 if preset.trains == "all weights":
-                    raise ValueError(f"{method.name} trains all weights, so it has no start {start!r}; leave `starts` out")
+                    raise ValueError(
+                        f"{method.name} trains all weights, so it has no start {start!r}; leave `starts` out"
+                    )
                 choose(start, names(initializers), what="start")
             for number in method.cases or []:
                 if not 1 <= number <= len(self.case):
@@ -164,7 +165,9 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    place = f"{key} = {error['input']!r}: " if key and not isinstance(error["input"], dict) else f"{key}: " if key else ""
+    place = (
+        f"{key} = {error['input']!r}: " if key and not isinstance(error["input"], dict) else f"{key}: " if key else ""
+    )
     return place + message[0].lower() + message[1:]
 
 
@@ -215,5 +218,3 @@ def _problem_class(module: Any, name: str) -> type:
     if len(found) != 1:
         raise ConfigError(f"{name} must define exactly one Problem; it defines {len(found)}")
     return found[0]
-
-

@@ -48,9 +48,11 @@ class Domain:
 
     def sample_face(self, n: int, *, coordinate: str, side: str, seed: int = 0) -> Tensor:
         """n points (n, d) on the face where `coordinate` is at its "lower" or "upper" bound."""
-        number = self.number(coordinate)
+        number, bounds = self.number(coordinate), {"lower": self.lower, "upper": self.upper}
+        if side not in bounds:
+            raise ValueError(f"there is no side {side!r} (choices: {', '.join(bounds)})")
         points = self.sample(n, seed=seed)
-        points[:, number] = {"lower": self.lower, "upper": self.upper}[side][number]
+        points[:, number] = bounds[side][number]
         return points
 
     def grid(self, n: int | tuple[int, ...] = 101) -> tuple[list[np.ndarray], Tensor]:

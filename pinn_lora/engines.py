@@ -131,13 +131,19 @@ class JetEngine:
         return value.detach()
 
     def _add_gradient(self, plan: LayerPlan, theta: Tensor, D: Tensor, H: Tensor, out: Tensor) -> None:
+        """Adds sum_si D_si H_si^T and its products with the factors. Thin products are written with their short side
+        first, which runs several times faster than the transpose."""
         D2, H2 = D.reshape(-1, D.shape[-1]), H.reshape(-1, H.shape[-1])
         if plan.pair is not None:
             (B, A), (gB, gA) = (plan.pair.split(v[plan.pair.slice]) for v in (theta, out))
-            gB.addmm_(D2.T, H2 @ A.T, alpha=plan.pair.scale)
-            gA.addmm_((D2 @ B).T, H2, alpha=plan.pair.scale)
+            gB.add_(((A @ H2.T) @ D2).T, alpha=plan.pair.scale)
+            gA.addmm_(B.T @ D2.T, H2, alpha=plan.pair.scale)
         if plan.weight is not None:
-            out[plan.weight].view(D.shape[-1], H.shape[-1]).addmm_(D2.T, H2)
+            G = out[plan.weight].view(D.shape[-1], H.shape[-1])
+            if H.shape[-1] < D.shape[-1]:
+                G.add_((H2.T @ D2).T)
+            else:
+                G.addmm_(D2.T, H2)
         if plan.bias is not None:
             out[plan.bias] += D[0].sum(0)
 

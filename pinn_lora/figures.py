@@ -1,16 +1,15 @@
 """What a report is made of (runs, cells, variants, cases) and its figures.
 
 A *variant* is a method with a start, in one case. A *cell* is a variant at one step size, with all its seeds. The
-*tuned* cell of a variant is the one with the lowest median held-out loss; the reference error never chooses anything.
-
-Figures use matplotlib's objects only, not pyplot: drawing leaves no global state behind.
+*tuned* cell of a variant has the lowest median held-out loss among the cells with the most seeds (a study may scan
+step sizes with one seed and run the others at the best). The reference error never chooses anything.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 STYLE = {
     "font.size": 10,
     "xtick.labelsize": 9,
@@ -40,6 +39,9 @@ MARKERS = "os^Dv*PX<>"
 LINES = {"zero_b": "-", "balanced": (0, (5, 1.5)), "pretrained": (0, (1, 1.2))}
 OTHER_LINES = ("-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)))
 MASS_OF_LIFT = {"balanced": "balanced", "chain_rule": "identity"}
+THICK = {"linewidth": 1.8, "markersize": 5, "markevery": 0.13, "where": "post"}
+THIN = {"linewidth": 0.6, "alpha": 0.45, "marker": "", "where": "post"}
+CROSS = {"marker": "x", "markersize": 9, "markeredgewidth": 2}
 FLOOR = 1e-18
 
 
@@ -88,7 +90,7 @@ class Run:
 
     @property
     def mass_name(self) -> str | None:
-        return self.mass or ("identity" if self.trains != "factors" else MASS_OF_LIFT.get(self.lift or ""))
+        return MASS_OF_LIFT.get(self.lift) if self.lift else self.mass if self.trains == "factors" else "identity"
 
     @cached_property
     def history(self) -> dict[str, Array]:
@@ -173,7 +175,9 @@ class Variant:
 
     @cached_property
     def tuned(self) -> Cell | None:
-        return min(self.cells, key=lambda cell: (cell.held_out, cell.diverged, cell.step_size), default=None)
+        most = max((len(cell.runs) for cell in self.cells), default=0)
+        full = [cell for cell in self.cells if len(cell.runs) == most]
+        return min(full, key=lambda cell: (cell.held_out, cell.diverged, cell.step_size), default=None)
 
     @property
     def held_out(self) -> float:
@@ -235,7 +239,7 @@ def looks(runs: Sequence[Run]) -> dict[str, Row]:
 
 
 def draw(case: Case, variants: Sequence[Variant], look: Row) -> dict[str, Figure]:
-    """The figures of one case by name; those without data are left out."""
+    """The figures of one case that have data, by name. No pyplot: drawing leaves no global state behind."""
     factors = [variant for variant in variants if variant.runs[0].trains == "factors"]
     error: Row = {"column": "relative_l2", "level": case.zero_shot, "title": case.title, "ylabel": "relative L2 error"}
     drift: Row = {"column": "drift", "title": case.title, "ylabel": "relative drift of BᵀB − AAᵀ"}
@@ -259,7 +263,7 @@ def curves(
     seen: list[float] = []
     for variant in variants:
         shape = look[variant.label]
-        seen += _curve(axes, variant, axis, column, shape, top=30 * level) if variant.tuned else []
+        seen += _curve(axes, variant, axis, column, shape, top=30 * level)
         axes.plot([], [], label=_legend(variant), markersize=5, **shape)
     if not seen:
         return None
@@ -284,23 +288,21 @@ def _legend(variant: Variant) -> str:
 def _curve(axes: Axes, variant: Variant, axis: str, column: str, shape: Row, *, top: float) -> list[float]:
     """Draw one variant; return the finite values of its curves. A diverged seed ends in a cross, at `top` at most."""
     runs = variant.tuned.runs if variant.tuned else ()
-    seen: list[float] = []
-    ends: list[float] = []
+    seen, ends = list[float](), list[float]()
     for run in runs:
         x, y = run.curve(axis, column)
         drawn = np.isfinite(y) & (x > 0)
         x, y = x[drawn], np.maximum(y[drawn], FLOOR)
         if x.size:
             seen, ends = [*seen, *y.tolist()], [*ends, float(x[0]), float(x[-1])]
-            axes.plot(x, y, color=shape["color"], linestyle=shape["linestyle"], linewidth=0.6, alpha=0.45)
+            axes.step(x, y, **shape | THIN)
             if run.failed:
-                end = x[-1], np.fmin(y[-1], top)
-                axes.plot(*end, color=shape["color"], marker="x", markersize=9, markeredgewidth=2)
+                axes.plot(x[-1], np.fmin(y[-1], top), **shape | CROSS)
     if ends:
         grid = np.geomspace(min(ends), max(ends), 200)
         middle = np.median([run.at(axis, grid, column) for run in runs], axis=0)
         kept = np.isfinite(middle)
-        axes.plot(grid[kept], np.maximum(middle[kept], FLOOR), linewidth=1.8, markersize=5, markevery=0.13, **shape)
+        axes.step(grid[kept], np.maximum(middle[kept], FLOOR), **shape | THICK)
     return seen
 
 
@@ -318,8 +320,7 @@ def step_map(variants: Sequence[Variant], *, title: str, zero_shot: float) -> Fi
     high = float(np.max(shown.compressed(), initial=low))
     norm = LogNorm(max(low, FLOOR), max(np.fmin(high, 10 * zero_shot), 2 * low, 2 * FLOOR))
     figure = Figure(figsize=(4.9 + 0.64 * len(steps), 1.8 + 0.46 * len(variants)), layout="constrained")
-    heading = f"{title}; zero-shot {short(zero_shot)}"
-    axes = figure.add_subplot(title=heading, xlabel="step size (of the adaptive methods: the first one)")
+    axes = figure.add_subplot(title=f"{title}; zero-shot {short(zero_shot)}", xlabel="step size (adaptive: the first)")
     edges = np.arange(len(steps) + 1) - 0.5, np.arange(len(variants) + 1) - 0.5
     mesh = axes.pcolormesh(*edges, shown, norm=norm, cmap="viridis", edgecolors="white", linewidth=1)
     for row, variant in enumerate(variants):
@@ -355,8 +356,7 @@ def _cell(axes: Axes, cell: Cell, column: int, row: int, norm: LogNorm, *, mark:
     if cell.works:
         box = (column - 0.45, row - 0.43), 0.9, 0.86
         axes.add_patch(Rectangle(*box, fill=False, edgecolor=COLOURS[0], linewidth=2.4))
-    text = mark + "\n".join(words)
-    axes.text(column, row, text, ha="center", va="center", fontsize=9, color=ink, bbox=back, linespacing=1.05)
+    axes.text(column, row, mark + "\n".join(words), ha="center", va="center", fontsize=9, color=ink, bbox=back)
 
 
 def solution_fields(case: Case, variants: Sequence[Variant]) -> Figure | None:

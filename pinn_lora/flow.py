@@ -51,7 +51,8 @@ class System:
                 matrix[place, place] += mass.matrix / h
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if failed:
-            return self._solve_by_qr(h)
+            finite = bool(matrix.isfinite().all())
+            return self._solve_by_qr(h) if finite else torch.full_like(self.gradient, torch.nan)
         return -torch.cholesky_solve(self.gradient[:, None], factor)[:, 0]
 
     def _solve_by_qr(self, h: float) -> Tensor:
@@ -143,6 +144,14 @@ class Method:
             raise ValueError(
                 f"{kind} needs the lift's mass and {lift} has none; take an explicit integrator such as rk4"
             )
+
+    @property
+    def implicit(self) -> bool:
+        return self.integrator.implicit
+
+    @property
+    def adaptive(self) -> bool:
+        return self.integrator.adaptive
 
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> FlowRun:
         return FlowRun(self, step_size)

@@ -9,9 +9,10 @@ made once for a set of indices, so any order and any number of coordinates run t
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import combinations
 
 import torch
@@ -82,34 +83,53 @@ def composition_table(indices: Indices) -> tuple[tuple[int, float, tuple[int, ..
     return tuple(table)
 
 
+def _in_place(*tensors: Tensor) -> bool:
+    """Whether results may be accumulated in place: not under autograd, nor while torch.compile traces."""
+    watched = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return not (watched or torch.compiler.is_compiling())
+
+
+def _product(factors: Iterable[Tensor]) -> Tensor:
+    return reduce(operator.mul, factors)  # math.prod would spend a pass over memory on its 1
+
+
 def compose(phi: Sequence[Tensor], u: Tensor, indices: Indices) -> Tensor:
-    """The stacked derivatives of phi(u): `u` is (S, ...), phi[k] the k-th derivative of phi at u[0]."""
-    out = torch.empty_like(u) if not u.requires_grad and not phi[0].requires_grad else None
-    if out is None:  # under autograd nothing may be written in place
-        rows = [phi[0]] + [phi[1] * u[a] for a in range(1, len(indices))]
-        for a, c, factors in composition_table(indices):
-            rows[a] = rows[a] + c * phi[len(factors)] * math.prod(u[b] for b in factors)
-        return torch.stack(rows)
-    out[0] = phi[0]
-    if len(indices) > 1:
-        torch.mul(u[1:], phi[1], out=out[1:])
+    """The stacked derivatives of phi(u): `u` is (S, ...), phi[k] the k-th derivative of phi at its value.
+
+    The value u[0] itself is not read.
+    """
+    in_place = _in_place(u, phi[0])
+    if in_place:
+        out = torch.empty_like(u)
+        out[0] = phi[0]
+        torch.mul(u[1:], phi[1] if len(indices) > 1 else 0.0, out=out[1:])
+        rows, add = list(out.unbind(0)), Tensor.addcmul_
+    else:
+        rows, add = [phi[0], *(u[a] * phi[1] for a in range(1, len(indices)))], torch.addcmul
     for a, c, factors in composition_table(indices):
-        out[a].addcmul_(phi[len(factors)], math.prod(u[b] for b in factors), value=c)
-    return out
+        rows[a] = add(rows[a], _product(u[b] for b in factors), phi[len(factors)], value=c)
+    return out if in_place else torch.stack(rows)
 
 
 def compose_adjoint(phi: Sequence[Tensor], u: Tensor, adjoint: Tensor, indices: Indices) -> Tensor:
     """Transpose of the derivative of `compose` in u, applied to `adjoint` (S, ...). Needs phi up to one order more."""
-    out = adjoint * phi[1]
+    in_place = _in_place(u, phi[0], adjoint)
+    out, add = adjoint * phi[1], Tensor.addcmul_ if in_place else torch.addcmul
+    rows = list(out.unbind(0))
     if len(indices) > 1:
-        out[0].addcmul_(phi[2], (adjoint[1:] * u[1:]).sum(0))
+        linear = adjoint[1] * u[1]
+        for a in range(2, len(indices)):
+            linear = add(linear, adjoint[a], u[a])
+        rows[0] = add(rows[0], linear, phi[2])
     for a, c, factors in composition_table(indices):
         k = len(factors)
-        out[0].addcmul_(adjoint[a] * phi[k + 1], math.prod(u[b] for b in factors), value=c)
-        weighted = adjoint[a] * phi[k]
-        for i, b in enumerate(factors):
-            out[b].addcmul_(weighted, math.prod(u[other] for other in factors[:i] + factors[i + 1 :]), value=c)
-    return out
+        for b, times in Counter(factors).items():  # equal factors give equal terms
+            others = list(factors)
+            others.remove(b)
+            weighted = adjoint[a] * _product(u[other] for other in others)
+            rows[b] = add(rows[b], weighted, phi[k], value=c * times)
+        rows[0] = add(rows[0], weighted * u[b], phi[k + 1], value=c)
+    return out if in_place else torch.stack(rows)
 
 
 class Jet:
@@ -193,32 +213,32 @@ def _power_derivatives(u: Tensor, power: float, order: int) -> list[Tensor]:
     return found
 
 
+@lru_cache
+def _tanh_polynomial(order: int) -> tuple[float, ...]:
+    """The coefficients of the order-th derivative as a polynomial in T: d/du T^j = j (T^(j-1) - T^(j+1))."""
+    found = [0.0, 1.0]
+    for _ in range(order):
+        derived = [0.0] * (len(found) + 1)
+        for j, c in enumerate(found[1:], start=1):
+            derived[j - 1] += j * c
+            derived[j + 1] -= j * c
+        found = derived
+    return tuple(found)
+
+
 def tanh_derivatives(u: Tensor, order: int) -> list[Tensor]:
-    """tanh and its derivatives by T' = 1 - T^2: each is a polynomial in T = tanh u."""
+    """tanh and its derivatives by T' = 1 - T^2; those up to the third in few passes over memory."""
+    zero = u.new_zeros(())
     value = torch.tanh(u)
     found = [value]
     if order >= 1:
-        first = torch.addcmul(torch.ones((), dtype=u.dtype, device=u.device), value, value, value=-1.0)
-        found.append(first)
+        found.append(torch.addcmul(zero + 1.0, value, value, value=-1.0))
     if order >= 2:
-        found.append(-2.0 * value * first)
+        found.append(torch.addcmul(zero, value, found[1], value=-2.0))
     if order >= 3:
-        found.append(first * (4.0 - 6.0 * first))
-    coefficients = [
-        0.0,
-        -2.0,
-        0.0,
-        2.0,
-    ]  # tanh'' = -2 T + 2 T^3; below, d/du sum c_j T^j = sum j c_j (T^(j-1) - T^(j+1))
-    for k in range(3, order + 1):
-        derived = [0.0] * (len(coefficients) + 1)
-        for j, c in enumerate(coefficients):
-            if j and c:
-                derived[j - 1] += j * c
-                derived[j + 1] -= j * c
-        coefficients = derived
-        if k > 3:
-            found.append(sum(c * value**j for j, c in enumerate(coefficients) if c))
+        found.append(torch.sub(4.0, found[1], alpha=6.0) * found[1])
+    for k in range(4, order + 1):
+        found.append(sum((c * value**j for j, c in enumerate(_tanh_polynomial(k)) if c), start=zero))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,11 @@ class LoRALinear(nn.Module):
     (B0, A0) has a zero factor no copy of it is kept and the start equals the base bit for bit.
     """
 
+    weight: Tensor
+    bias: Tensor
+    B0: Tensor | None
+    A0: Tensor | None
+
     def __init__(self, base: nn.Linear, B: Tensor, A: Tensor, *, scale: float = 1.0, train_bias: bool = False) -> None:
         super().__init__()
         self.in_features, self.out_features, self.rank, self.scale = base.in_features, base.out_features, len(A), scale
@@ -37,7 +43,7 @@ class LoRALinear(nn.Module):
 
     def effective_weight(self, B: Tensor, A: Tensor) -> Tensor:
         """W0 + s (B A - B0 A0)."""
-        change = B @ A if self.B0 is None else B @ A - self.B0 @ self.A0
+        change = B @ A if self.B0 is None or self.A0 is None else B @ A - self.B0 @ self.A0
         return self.weight + self.scale * change
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,8 +89,10 @@ def adapt(
     """A copy of `network` whose target layers carry rank-r factors and whose other weights are frozen.
 
     `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. Raises ValueError for a
-    rank below 1 or above a target layer's smaller side.
+    rank below 1 or above a target layer's smaller side, and for a scale that is not positive.
     """
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"the adapter's scale is {scale}; it must be a positive number")
     adapted = copy.deepcopy(network)
     linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
     chosen = target_layers(adapted, targets)
@@ -92,7 +100,7 @@ def adapt(
     generator = torch.Generator().manual_seed(seed)
     output = linear[-1] if train_output and linear[-1] not in chosen else None
     for name, module in list(adapted.named_modules()):
-        if name in chosen:
+        if name in chosen and isinstance(module, nn.Linear):
             m, n = module.out_features, module.in_features
             if not 1 <= rank <= min(m, n):
                 limit = min(m, n)
@@ -118,8 +126,9 @@ def merge(network: nn.Module) -> nn.Module:
             merged.set_submodule(name, plain)
         elif isinstance(module, nn.Linear):
             for key in ("weight", "bias"):
-                if key in module._buffers:
-                    module.register_parameter(key, nn.Parameter(module._buffers.pop(key)))
+                value = module._buffers.pop(key, None)
+                if value is not None:
+                    module.register_parameter(key, nn.Parameter(value))
     return merged
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -24,7 +25,8 @@ class Layer(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What the adjoint of one hidden layer needs: pre-activation jets (S, N, m) and phi, phi', ... at their values."""
+    """What the adjoint of one hidden layer needs: pre-activation jets (S, N, m), without the bias in their value, and
+    phi, phi', ... at that value."""
 
     z: Tensor
     phi: list[Tensor]
@@ -59,7 +61,7 @@ class MLP(nn.Module):
         sizes = [domain.dimension + len(self.periodic), *[width] * depth, fields]
         generator = torch.Generator().manual_seed(seed)
         self.layers = nn.ModuleList()
-        for n, m in zip(sizes[:-1], sizes[1:], strict=True):
+        for n, m in itertools.pairwise(sizes):
             layer = nn.Linear(n, m, device="meta", dtype=dtype).to_empty(device="cpu")
             with torch.no_grad():
                 draw = torch.randn(m, n, generator=generator, dtype=torch.float64)
@@ -124,11 +126,9 @@ def _tensors(module: nn.Module):
     yield from module.named_buffers(recurse=False)
 
 
-def linear_jets(h: Tensor, layer: Layer) -> Tensor:
-    """A linear layer on jets (S, N, n): the bias belongs to the value alone."""
-    z = (h.reshape(-1, h.shape[-1]) @ layer.weight.T).view(h.shape[0], h.shape[1], -1)
-    z[0] += layer.bias
-    return z
+def linear_jets(h: Tensor, weight: Tensor) -> Tensor:
+    """A linear layer without its bias on jets (S, N, n)."""
+    return (h.reshape(-1, h.shape[-1]) @ weight.T).view(*h.shape[:2], -1)
 
 
 def forward_jets(
@@ -139,12 +139,13 @@ def forward_jets(
     order = max_order(indices) + 1
     inputs, tapes, h = [features], [], features
     for layer in layers[:-1]:
-        z = linear_jets(h, layer)
-        phi = derivatives(z[0], order)
+        z = linear_jets(h, layer.weight)
+        phi = derivatives(z[0] + layer.bias, order)  # the bias belongs to the value alone, which nothing else reads
         h = compose(phi, z, indices)
         tapes.append(Tape(z, phi))
         inputs.append(h)
-    return linear_jets(h, layers[-1]), inputs, tapes
+    outputs = linear_jets(h, layers[-1].weight)
+    return torch.cat([outputs[:1] + layers[-1].bias, outputs[1:]]), inputs, tapes
 
 
 def adjoint_jets(
@@ -153,8 +154,7 @@ def adjoint_jets(
     """The adjoints (S, N, m) of every layer's pre-activations, from `seed` (S, N, fields) down to layer `lowest`."""
     found = [seed]
     for i in range(len(layers) - 1, lowest, -1):
-        weight = layers[i].weight
-        back = (seed.reshape(-1, seed.shape[-1]) @ weight).view(*seed.shape[:2], -1)
+        back = linear_jets(seed, layers[i].weight.T.contiguous())  # in float64 faster than with a strided matrix
         seed = compose_adjoint(tapes[i - 1].phi, tapes[i - 1].z, back, indices)
         found.append(seed)
     return found[::-1]

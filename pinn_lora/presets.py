@@ -20,7 +20,7 @@ class Preset:
     trains: str = "factors"
     initializer: str | None = "zero_b"
     step_size: float = 1.0
-    max_steps: int = 150
+    max_steps: int = 80
 
 
 def _flow(lift: str, integrator: str, description: str, **defaults) -> Preset:

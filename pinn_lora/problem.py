@@ -71,10 +71,17 @@ class Field:
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
-        return function(*(a.value if isinstance(a, Field) else a for a in args), **(kwargs or {}))
+        return function(*_values(args), **{key: _values(value) for key, value in (kwargs or {}).items()})
 
     def __neg__(self) -> Tensor:
         return -self.value
+
+
+def _values(found: Any) -> Any:
+    """The values of the fields in an argument, in lists and tuples too."""
+    if isinstance(found, (list, tuple)):
+        return type(found)(_values(f) for f in found)
+    return found.value if isinstance(found, Field) else found
 
 
 def _delegate(name: str) -> None:
@@ -126,6 +133,11 @@ class Condition:
     def sample(self, domain: Domain, n: int, *, seed: int) -> tuple[Tensor, ...]:
         """The point sets the operator is run on: one, or two matching ones where `paired`."""
         if self.points is not None:
+            if self.points.shape[1] != domain.dimension:
+                shape, names = tuple(self.points.shape), ", ".join(domain.names)
+                raise ValueError(
+                    f"data: points have shape {shape}, the domain has {domain.dimension} coordinates: {names}"
+                )
             return (self.points,)
         if self.paired:
             return tuple(domain.sample_face(n, coordinate=c, side=s, seed=seed) for c, s in self.faces)
@@ -178,6 +190,10 @@ def periodic(*, on: str, derivatives: int = 1, field: int = 0) -> Condition:
 def data(points: Any, values: Any, *, field: int = 0) -> Condition:
     """u = values (n,) at the given points (n, d)."""
     points, values = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (points, values))
+    if points.ndim != 2 or not len(points):
+        raise ValueError(f"data: points have shape {tuple(points.shape)}; give (n, d), one column for each coordinate")
+    if values.shape != points.shape[:1]:
+        raise ValueError(f"data: {len(points)} points need values (n,), not values of shape {tuple(values.shape)}")
 
     def misfit(p, *u):
         return u[field] - values.to(u[field].value)
@@ -206,7 +222,8 @@ class Problem:
 
     def ansatz(self, p: Coordinates, *n: Any) -> Any:
         """The solution from the network's outputs n, with conditions built in; written with jets' arithmetic."""
-        return n if len(n) > 1 else n[0]
+        (first, *more) = n
+        return n if more else first
 
     def reference(self, p: Coordinates) -> Any:
         """The true solution at the points, numpy or torch (N,), or a tuple with one for each field."""
@@ -224,25 +241,29 @@ class Problem:
         for i, condition in enumerate(conditions):
             repeated = kinds.count(condition.name) > 1
             name = f"{condition.name}_{kinds[:i].count(condition.name) + 1}" if repeated else condition.name
+            if name in [taken for taken, _, _ in found]:
+                raise ValueError(f"{type(self).__name__}: the condition name {name!r} is taken; choose another")
             found.append((name, condition.operator, condition))
         return found
 
-    def needed(self, run: Callable[..., Residual], *, paired: bool = False) -> Indices:
-        """The derivatives `run` asks for, closed downwards: recorded by running it once. ValueError for unknown names."""
+    def needed(self, run: Callable[..., Residual], *, paired: bool = False, points: Tensor | None = None) -> Indices:
+        """The derivatives `run` asks for, closed downwards: recorded by running it once, at `points` where it is made for
+        these alone. ValueError for unknown names."""
         asked: set[Index] = set()
-        points = self.domain.sample(2)
+        points = self.domain.sample(2) if points is None else points
+        n = len(points)
         arguments = (
             Coordinates.of(points, self.domain),
-            *(_Recorder(torch.ones(2, dtype=torch.float64), self.domain.names, asked) for _ in self.fields),
+            *(_Recorder(points.new_ones(n), self.domain.names, asked) for _ in self.fields),
         )
         try:
             found = run(arguments, arguments) if paired else run(*arguments)
         except AttributeError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from error
         for component in components(found):
-            if not isinstance(component, Tensor) or component.shape != (2,):
+            if not isinstance(component, Tensor) or component.shape != (n,):
                 shape = tuple(component.shape) if isinstance(component, Tensor) else type(component).__name__
-                raise ValueError(f"{type(self).__name__}: a residual of 2 points must have shape (2,), not {shape}")
+                raise ValueError(f"{type(self).__name__}: a residual of {n} points must have shape ({n},), not {shape}")
         return closure(asked)
 
     def solution(self, points: Tensor, network: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -262,4 +283,5 @@ class Problem:
 
 
 def components(found: Any) -> tuple[Any, ...]:
-    return tuple(found) if isinstance(found, (tuple, list)) else (found,)
+    """One or several as a tuple; a bare field stands for its value."""
+    return tuple(_values(f) for f in (found if isinstance(found, (tuple, list)) else (found,)))

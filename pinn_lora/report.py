@@ -233,6 +233,7 @@ def summary_row(variant: Variant, rungs: dict[str, list[float]]) -> Row:
     row |= {"diverged_tuned": cell.diverged if cell else 0, "diverged": sum(other.diverged for other in variant.cells)}
     row |= {"diverged_share": row["diverged"] / len(variant.runs)}
     row |= {"runs": len(variant.runs), "steps_tried": len(tried), "steps_working": sum(c.works for c in variant.cells)}
+    row |= {"fewest_seeds": min((len(other.runs) for other in variant.cells), default=0)}
     row |= {"width_decades": decades, "works_from": low, "works_to": high}
     row |= {"width_is_a_bound": low in tried[:1] or high in tried[-1:]}
     found = [spikes(run) for run in runs]
@@ -294,8 +295,8 @@ def verdict(results: Results) -> list[str]:
         rows = [row for group in results.variants for row in contests(group) if row["trains"] == trains]
         said += _contest_words(trains, rows) if rows else []
     below = [v.error < v.case.zero_shot for group in results.variants for v in group if v.tuned]
-    share = f"{below.count(False)} of {len(below)} tuned variants end" if False in below else "No tuned variant ends"
-    said.append(f"{share} no better than the base used unchanged.")
+    share = f"{below.count(False)} of {len(below)} tuned variants end no better than the base used unchanged."
+    said.append(share if False in below else "Every tuned variant ends more accurate than the base used unchanged.")
     runs = Counter(run.status for group in results.variants for variant in group for run in variant.runs)
     return [*said, f"Of {runs.total()} finished runs {runs['DIVERGED']} diverged and {runs['REFUSED']} were refused."]
 
@@ -304,8 +305,10 @@ def _contest_words(trains: str, rows: Sequence[Row]) -> list[str]:
     places = {"end": "at the end of the runs", "work": "at equal work", "seconds": "at equal seconds"}
     won = {key: sum(row[f"ratio_at_{key}"] < 1 for row in rows) for key in places}
     lost = {key: [row["case"] for row in rows if row[f"ratio_at_{key}"] > 1] for key in places}
-    score = ", ".join(f"in {count} of {len(rows)} {places[key]}" for key, count in won.items())
-    said = f"Among methods that train {trains}, the best implicit variant beat the best other in accuracy {score}."
+    score = ", ".join(f"{count} of {len(rows)} cases {places[key]}" for key, count in won.items())
+    said = (
+        f"Among methods that train {trains}, the best implicit variant is more accurate than the best other in {score}."
+    )
     if all(count == len(rows) for count in won.values()):
         return [said, "Here the implicit methods won every comparison."]
     if all(len(names) == len(rows) for names in lost.values()):
@@ -382,9 +385,14 @@ def _html(results: Results, sections: list[Row]) -> str:
     options: Row = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, **options)
     environment.filters["number"] = lambda value: short(number(value))
-    environment.filters["step"] = lambda value: short(number(value)).replace(".0e", "e")
+    environment.filters["step"] = lambda value: short(number(value)).replace(".0e", "e").removesuffix("e0")
     page = environment.get_template("report_template.html")
     battles = [row for group in results.variants for row in contests(group)]
     return page.render(
-        results=results, study=results.study, sections=sections, verdict=verdict(results), battles=battles
+        results=results,
+        study=results.study,
+        sections=sections,
+        verdict=verdict(results),
+        battles=battles,
+        effects=[name for name, *_ in EFFECTS],
     )

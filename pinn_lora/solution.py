@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pinn_lora.objective import Objective
 from pinn_lora.points import held_out_points
 from pinn_lora.problem import Problem
 
-GRID = {1: 1001, 2: 201, 3: 35}  # test points a coordinate; in more coordinates 40,000 Sobol points
+GRID = {1: 1001, 2: 161, 3: 30}  # test points a coordinate; in more coordinates 40,000 Sobol points
 
 
 class Status(StrEnum):
@@ -51,9 +52,9 @@ class Solution:
     """A trained network for a problem; `base` is the solution it was adapted from, None for a pretrained one."""
 
     problem: Problem
-    network: nn.Module
-    base: Solution | None = None
-    history: tuple[Record, ...] = ()
+    network: nn.Module = field(repr=False)
+    base: Solution | None = field(default=None, repr=False)
+    history: tuple[Record, ...] = field(default=(), repr=False)
     status: Status = Status.COMPLETED
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -79,8 +80,7 @@ class Solution:
         if not self.problem.has_reference:
             name = type(self.problem).__name__
             raise ValueError(f"{name} has no reference, so there is no error to report; see residual_norms()")
-        points = grid_points(self.problem)
-        return relative_error(self.predict(points.numpy()), self.problem.reference_values(points))
+        return relative_error(self.predict(grid_points(self.problem).numpy()), grid_reference(self.problem))
 
     def residual_norms(self) -> dict[str, float]:
         """Root mean square of the residual and of every condition on the held-out points."""
@@ -120,7 +120,7 @@ class Solution:
 
     def plot(self, path: str | Path, *, field: int = 0) -> Path:
         """A picture of the solution and, where there is a reference, of its error, over the first two coordinates."""
-        from pinn_lora.figures import plot_solution
+        from pinn_lora.plots import plot_solution
 
         axes, points = self.problem.domain.grid(201)
         if len(axes) != 2:
@@ -138,6 +138,12 @@ def grid_points(problem: Problem) -> Tensor:
     """Where relative errors are taken: a regular grid that includes the boundary."""
     size = GRID.get(problem.domain.dimension)
     return problem.domain.grid(size)[1] if size else problem.domain.sample(40_000, seed=7)
+
+
+@lru_cache(maxsize=8)
+def grid_reference(problem: Problem) -> np.ndarray:
+    """The reference (n, fields) at the grid points; made once for a problem."""
+    return problem.reference_values(grid_points(problem))
 
 
 def relative_error(found: np.ndarray, reference: np.ndarray) -> float:

@@ -25,7 +25,7 @@ from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points, grow, held_out_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
-from pinn_lora.solution import Record, Solution, Status, grid_points, relative_error
+from pinn_lora.solution import Record, Solution, Status, grid_points, grid_reference, relative_error
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps by default
@@ -42,7 +42,6 @@ class Budget:
     resample_every: int | None = 10
     growth: float = 0.25
     max_points: int = 12_000
-    stall: bool = True
 
 
 def pretrain(
@@ -55,7 +54,7 @@ def pretrain(
     step_size: float | None = None,
     max_steps: int | None = None,
     max_seconds: float | None = None,
-    points: int | None = None,
+    points: int = 4000,
     resample_every: int | None = 10,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -67,19 +66,21 @@ def pretrain(
 
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
     the default above), or any preset that trains all weights. The network is an MLP of `depth` x `width` unless given.
-    max_steps and points, where not given, are the method's. weights: by term name, see `Objective`.
-    Raises ValueError for names that do not exist and for a loss that is not finite at the start.
+    max_steps, where not given, is the method's. weights: by term name, see `Objective`.
+    Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
+    a loss that is not finite at the start.
     """
     if network is None:
         network = MLP(
             problem.domain, fields=len(problem.fields), width=width, depth=depth, periodic=problem.periodic, seed=seed
         )
     network = _place(copy.deepcopy(network), dtype or torch.float64, device)
+    _check_periodic(problem, network)
     blocks = Blocks(network)
     name = method or ("full-lm" if blocks.size <= DIRECT_LIMIT else "adam-lbfgs")
     phases = _pretraining_phases(name, max_steps)
     history: tuple[Record, ...] = ()
-    settings = {"method": str(name), "seed": seed, "points": points or 4000, "weights": dict(weights or {})}
+    settings = {"method": str(name), "seed": seed, "points": points, "weights": dict(weights or {})}
     solution = Solution(problem, network, None, (), Status.COMPLETED, settings)
     for phase, (preset, steps) in enumerate(phases):
         left = None if max_seconds is None else max(max_seconds - (history[-1].seconds if history else 0.0), 0.0)
@@ -88,9 +89,9 @@ def pretrain(
         solution = _train(
             replace(solution, history=()),
             preset.method,
-            step_size=step_size or preset.step_size,
+            step_size=preset.step_size if step_size is None else step_size,
             budget=budget,
-            points=points or 4000,
+            points=points,
             weights=weights,
             seed=seed,
             progress=progress,
@@ -99,16 +100,30 @@ def pretrain(
     return replace(solution, history=history)
 
 
+def _check_periodic(problem: Problem, network: nn.Module) -> None:
+    like = next(iter(network.state_dict().values()))
+    for name in problem.periodic:
+        ends = [problem.domain.sample_face(8, coordinate=name, side=side).to(like) for side in ("lower", "upper")]
+        with torch.no_grad():
+            left, right = (network(points) for points in ends)
+        if not torch.allclose(left, right, rtol=1e-4, atol=1e-4):
+            raise ValueError(
+                f"{problem!r} counts on a network that is periodic in {name}, and this one is not; "
+                f"give it cos and sin of {name}, or leave network= out"
+            )
+
+
 def _pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, int]]:
     if isinstance(name, (Method, Optimizer)):
-        return [(Preset("", name, "all weights", None), max_steps or 200)]
+        return [(Preset("", name, "all weights", None), 200 if max_steps is None else max_steps)]
     if name == "adam-lbfgs":
         adam, lbfgs = find_preset("full-adam"), find_preset("full-lbfgs")
-        steps = max_steps or 15_000
+        steps = 15_000 if max_steps is None else max_steps
         return [(adam, max(steps // 3, 1)), (lbfgs, max(steps - steps // 3, 1))]
     names = ["adam-lbfgs", "full-lm", "full-adam", "full-lbfgs"]
     preset = find_preset(choose(name, names, what="pretraining method"))
-    return [(preset, max_steps or (200 if name == "full-lm" else preset.max_steps))]
+    default = 200 if name == "full-lm" else preset.max_steps
+    return [(preset, default if max_steps is None else max_steps)]
 
 
 def _shifted(later: Sequence[Record], earlier: Sequence[Record]) -> tuple[Record, ...]:
@@ -135,7 +150,7 @@ def finetune(
     step_size: float | None = None,
     max_steps: int | None = None,
     max_seconds: float | None = None,
-    points: int | None = None,
+    points: int = 3000,
     resample_every: int | None = 10,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -171,15 +186,15 @@ def finetune(
         "rank": None if whole else rank,
         "initializer": None if whole else str(initializer or preset.initializer or "zero_b"),
         "seed": seed,
-        "points": points or 3000,
+        "points": points,
         "weights": dict(weights or {}),
     }
     return _train(
         Solution(problem, network, base, (), Status.COMPLETED, settings),
         preset.method,
-        step_size=step_size or preset.step_size,
-        budget=Budget(max_steps or preset.max_steps, max_seconds, resample_every),
-        points=points or 3000,
+        step_size=preset.step_size if step_size is None else step_size,
+        budget=Budget(preset.max_steps if max_steps is None else max_steps, max_seconds, resample_every),
+        points=points,
         weights=weights,
         seed=seed,
         progress=progress,
@@ -189,8 +204,9 @@ def finetune(
 def _preset_of(method: Method | Optimizer) -> Preset:
     if not isinstance(method, (Method, Optimizer)):
         raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
-    implicit = isinstance(method, Method) and method.integrator.implicit
-    return Preset("", method, step_size=1.0 if implicit else 1e-3, max_steps=150 if implicit else 5000)
+    if method.implicit:
+        return Preset("", method)
+    return Preset("", method, step_size=1e-3, max_steps=5000)
 
 
 def _place(network: nn.Module, dtype: str | torch.dtype | None, device: str | torch.device | None) -> nn.Module:
@@ -211,7 +227,7 @@ class _Judge:
         self.reference: np.ndarray | None = None
         if solution.problem.has_reference:
             try:
-                self.reference = solution.problem.reference_values(self.points)
+                self.reference = grid_reference(solution.problem)
             except Exception:  # the reference is never needed to train; Solution.relative_l2 raises its error
                 self.reference = None
 
@@ -225,7 +241,7 @@ class _Judge:
 def _record_steps(max_steps: int) -> set[int]:
     """Which steps are written into the history: evenly spaced ones, and at the start ever denser ones; the last always."""
     even, dense = np.linspace(0, max_steps, 61), np.geomspace(1, max_steps, 41)
-    return {int(round(step)) for step in (*even, *dense)}
+    return {round(float(step)) for step in (*even, *dense)}
 
 
 def _work_unit(objective: Objective, theta: Tensor) -> float:
@@ -286,7 +302,7 @@ class _Loop:
         self.judge = _Judge(solution)
         self.unit = _work_unit(objective, theta)
         self.taken = method.start(objective.blocks, theta, step_size=step_size, max_steps=budget.max_steps)
-        self.stalls = budget.stall and (method.integrator if isinstance(method, Method) else method).adaptive
+        self.stalls = method.adaptive  # a fixed step or a decay runs its budget
         self.recorded = _record_steps(budget.max_steps)
         self.accepted = 0
         self.extra = max(1, int(budget.growth * len(objective.points["residual"][0])))

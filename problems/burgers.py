@@ -18,7 +18,9 @@ FORMS = ("ansatz", "soft")
 
 @dataclass(frozen=True)
 class Burgers(Problem):
-    """u_t + u u_x = nu u_xx on x in [-1, 1], t in [0, 1]; u(x, 0) = -sin(pi x), u(-1, t) = u(1, t) = 0.
+    """Viscous Burgers: u_t + u u_x = nu u_xx on x in [-1, 1], t in [0, 1].
+
+    u(x, 0) = -sin(pi x), u(-1, t) = u(1, t) = 0; nu > 0 is the viscosity.
 
     form="ansatz": u = -sin(pi x) + t n with n periodic in x; the solution is odd and of period 2, so that the periodic
     problem has the same one and no soft condition is left. form="soft": u = n, both conditions as terms of the loss.

@@ -15,14 +15,16 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Low to high: a module may import only from lower levels, and a file of a folder also from the folder's __init__.
 LEVELS: list[set[str]] = [
-    {"catalog", "configs", "domain", "figures", "initializers", "jets"},
+    {"about", "catalog", "configs", "domain", "figures", "initializers", "jets", "memory", "plots"},
     {"lora", "network", "problem"},
     {"adapters", "engines", "problems"},
     {"objective"},
     {"integrators", "lifts", "metrics", "points"},
     {"flow", "optimizers", "solution"},
     {"presets"},
-    {"training"},
+    {"config", "training"},
+    {"plan"},
+    {"results"},
     {"report", "study"},
     {"cli"},
     {"__init__", "__main__"},

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def test_wheel_holds_every_source_problem_and_config(wheel):
 
 
 def test_wheel_brings_one_name_and_no_litter(wheel):
-    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    version = pinn_lora.__version__
     assert {name.split("/")[0] for name in files(wheel)} == {"pinn_lora", f"pinn_lora-{version}.dist-info"}
     assert [name for name in files(wheel) if "__pycache__" in name or name.endswith(".pyc")] == []
 

@@ -17,6 +17,10 @@ class Balanced(Initializer):
 
     size: float = 1.0 / math.sqrt(3.0)
 
+    def __post_init__(self):
+        if not (math.isfinite(self.size) and self.size > 0):
+            raise ValueError(f"balanced: size is {self.size}; it must be a positive number")
+
     def factors(self, weight, rank, generator):
         m, n = weight.shape
         bases = [torch.linalg.qr(torch.randn(k, rank, generator=generator, dtype=torch.float64)).Q for k in (m, n)]

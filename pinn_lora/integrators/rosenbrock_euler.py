@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from pinn_lora.integrators import Integrator, Step
 
@@ -24,8 +23,17 @@ class RosenbrockEuler(Integrator):
 
     adaptive: bool = True
     accept: float = 1e-4
-    grow: float = 5.0
-    shrink: float = 4.0
+    grow: float = 3.0
+    shrink: float = 2.0
+
+    def __post_init__(self):
+        least = {"accept": self.accept >= 0.0, "grow": self.grow >= 1.0, "shrink": self.shrink > 1.0}
+        for name, fits in least.items():
+            if not fits:
+                raise ValueError(
+                    f"rosenbrock_euler: {name} is {getattr(self, name)}; accept must be at least 0, grow at least 1 and "
+                    "shrink above 1"
+                )
 
     def step(self, flow, theta, h):
         system = flow.system(theta)
@@ -33,6 +41,8 @@ class RosenbrockEuler(Integrator):
         trial = theta + d.to(theta)
         if not self.adaptive:
             return Step(trial, True, h, system.value)
+        if torch.equal(trial, theta):  # d is lost in rounding, and a smaller step would be too
+            return Step(theta, False, h, system.value, finished=True)
         predicted = float(-(system.gradient @ d) - 0.5 * (d @ (system.hessian @ d)))
         actual = system.value - flow.value(trial)
         if not actual >= self.accept * predicted:  # also where the trial is not finite

@@ -26,6 +26,8 @@ class Balanced(Lift):
 
     def velocity(self, pair, g_B, g_A, metric):
         lam = relative_damping(pair, self.eps)
+        if not lam.isfinite():  # factors that overflowed: eigh would raise
+            return torch.full_like(g_B, torch.nan), torch.full_like(g_A, torch.nan)
         s, U = torch.linalg.eigh(pair.S)
         k, V = torch.linalg.eigh(pair.K)
         s, k = s.clamp_min(0.0), k.clamp_min(0.0)

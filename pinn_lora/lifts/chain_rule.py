@@ -24,5 +24,5 @@ class ChainRule(Lift):
         return -self.ratio * g_B, -g_A
 
     def mass(self, pair, metric):
-        ones = [torch.full((pair.B.numel(),), 1.0 / self.ratio), torch.ones(pair.A.numel())]
-        return Mass(torch.diag(torch.cat(ones).to(pair.B)), keeps_gauge=self.ratio == 1.0)
+        parts = [pair.B.new_full((pair.B.numel(),), 1.0 / self.ratio), pair.A.new_ones(pair.A.numel())]
+        return Mass(torch.diag(torch.cat(parts)), keeps_gauge=self.ratio == 1.0)

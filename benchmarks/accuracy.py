@@ -1,0 +1,84 @@
+"""What training reaches with its defaults, and how long it takes: pretraining, fine-tuning, and any first step size.
+
+    python benchmarks/accuracy.py [--threads 2] [--quick] [--out results/benchmarks/accuracy.json]
+
+Burgers at nu = 0.01/pi from scratch; then 0.01/pi -> 0.02/pi at rank 4, three seeds; then from first step sizes 1e-6 to 1e8.
+Seconds are of the whole call, as a user waits for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+
+FIRST_STEP_SIZES = [10.0**k for k in range(-6, 9, 2)]
+
+
+def timed(call):
+    start = time.perf_counter()
+    solution = call()
+    return solution, time.perf_counter() - start
+
+
+def row(name: str, solution: pl.Solution, seconds: float) -> dict:
+    found = {
+        "name": name,
+        "relative_l2": solution.relative_l2(),
+        "zero_shot": solution.compare_to_base() if solution.base else None,
+        "seconds": seconds,
+        "steps": solution.history[-1].step,
+        "status": str(solution.status),
+    }
+    zero_shot = f"zero-shot {found['zero_shot']:.2e}" if solution.base else ""
+    print(
+        f"{name:<48} {found['relative_l2']:.2e}  {seconds:6.1f} s  {found['steps']:4d} steps  {zero_shot}", flush=True
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What training reaches with its defaults.")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one seed, two first step sizes, a short pretraining")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/accuracy.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    problem, target = Burgers(nu=0.01 / math.pi), Burgers(nu=0.02 / math.pi)
+
+    base, seconds = timed(lambda: pl.pretrain(problem, max_steps=60 if arguments.quick else None))
+    rows = [row("pretrain, nu = 0.01/pi", base, seconds)]
+    seeds = range(1 if arguments.quick else 3)
+    for seed in seeds:
+        tuned, seconds = timed(
+            lambda seed=seed: pl.finetune(base, target, method="odelora-implicit", rank=4, seed=seed)
+        )
+        rows.append(row(f"odelora-implicit, seed {seed}", tuned, seconds))
+    tunings = rows[1:]
+    median = {key: statistics.median(r[key] for r in tunings) for key in ("relative_l2", "seconds")}
+    print(f"{'median of the seeds':<48} {median['relative_l2']:.2e}  {median['seconds']:6.1f} s")
+    works = {}
+    for h in FIRST_STEP_SIZES[:: 7 if arguments.quick else 1]:
+        ends = []
+        for seed in seeds:
+            tuned, seconds = timed(lambda h=h, seed=seed: pl.finetune(base, target, rank=4, step_size=h, seed=seed))
+            ends.append(row(f"odelora-implicit, first step size {h:.0e}, seed {seed}", tuned, seconds))
+        works[f"{h:.0e}"] = all(e["status"] != "DIVERGED" and e["relative_l2"] < e["zero_shot"] / 4 for e in ends)
+        rows += ends
+    print("works (every seed below a quarter of zero-shot):", works)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    about = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine()}
+    arguments.out.write_text(json.dumps({**about, "rows": rows, "median": median, "works": works}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What a study will run: its cases, checked, and its runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConfig, StudyConfig, load_problem
+from pinn_lora.lora import adapt
+from pinn_lora.network import MLP
+from pinn_lora.problem import Problem
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case with its problems built and the names of its folders."""
+
+    id: str
+    base_id: str
+    config: CaseConfig
+    base: Problem
+    target: Problem
+
+    @property
+    def network(self) -> str:
+        return f"{self.config.depth} x {self.config.width}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a case, a method from a start with a first step size, and a seed."""
+
+    case: Case
+    method: MethodConfig
+    start: str | None
+    step_size: float
+    seed: int
+
+    @property
+    def id(self) -> str:
+        start = self.start or "pretrained"
+        return f"{self.case.id}--{self.method.name}--{start}--h{self.step_size:.0e}--seed{self.seed}"
+
+
+def _slug(problem: Problem) -> str:
+    parts = [type(problem).__name__.lower()]
+    for field in fields(problem):  # type: ignore[arg-type]
+        value = getattr(problem, field.name)
+        parts.append(f"{field.name}{value:.4g}" if isinstance(value, float) else str(value))
+    return re.sub(r"[^A-Za-z0-9.+-]", "-", "-".join(parts))
+
+
+def plan_cases(config: StudyConfig) -> list[Case]:
+    """The cases with problems and network checked. ConfigError for coefficients, ranks and devices that do not fit."""
+    found = []
+    try:
+        torch.zeros(1, device=config.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the device {config.device!r} cannot be used here: {reason}") from None
+    for number, case in enumerate(config.case, start=1):
+        base, target = load_problem(case.problem, case.base), load_problem(case.problem, case.target)
+        shape = f"{case.depth}x{case.width}"
+        network = MLP(base.domain, fields=len(base.fields), width=case.width, depth=case.depth, periodic=base.periodic)
+        try:
+            adapt(network, rank=case.rank)
+        except ValueError as error:
+            raise ConfigError(f"case {number}: {error}") from None
+        base_id = f"{_slug(base)}-{shape}"
+        if case.pretrain != PretrainConfig():
+            settings = case.pretrain.model_dump(exclude_none=True)
+            base_id += "-" + "-".join(
+                f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()
+            )
+        found.append(
+            Case(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-r{case.rank}", base_id, case, base, target)
+        )
+    return found
+
+
+def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:
+    """Every run of the study; for a case without a full scan, the first seed's, by which the step size is tuned."""
+    found = []
+    for number, case in enumerate(cases, start=1):
+        for method in config.method:
+            if method.cases is not None and number not in method.cases:
+                continue
+            preset = method.preset()
+            starts: list[str | None] = [None]
+            if preset.trains == "factors":
+                starts = list(method.starts or [preset.initializer])
+            step_sizes = method.step_sizes or [preset.step_size]
+            tuned = len(step_sizes) > 1 and not case.config.full_scan
+            seeds = config.seeds[:1] if tuned else config.seeds
+            found += [Job(case, method, start, h, seed) for start in starts for h in step_sizes for seed in seeds]
+    return found
+
+
+def tuned_jobs(config: StudyConfig, jobs: list[Job], folder: Path) -> list[Job]:
+    """For cases without a full scan: the other seeds at the step size whose first run ended with the lowest held-out loss."""
+    groups: dict[tuple[str, str, str | None], list[Job]] = {}
+    for job in jobs:
+        if not job.case.config.full_scan:
+            groups.setdefault((job.case.id, job.method.name, job.start), []).append(job)
+    found = []
+    for group in groups.values():
+        if len({job.step_size for job in group}) == 1:
+            continue
+        best = min(group, key=lambda job: _final_loss(folder / "runs" / job.id / "run.json"))
+        found += [Job(best.case, best.method, best.start, best.step_size, seed) for seed in config.seeds[1:]]
+    return found
+
+
+def _final_loss(path: Path) -> float:
+    run = json.loads(path.read_text())
+    loss = run["held_out_loss"]
+    return math.inf if run["status"] in ("DIVERGED", "REFUSED") or loss is None else loss

@@ -1,0 +1,220 @@
+"""A results folder on disk, written piece by piece and each piece whole or not at all.
+
+study.json, config.toml            what was asked, with versions and machine
+bases/<base>/                      the pretrained solutions that cases share
+cases/<case>.json, <case>.npz      zero-shot and base errors; test grid, reference and zero-shot prediction
+runs/<run>/run.json, history.csv, field.npz
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pinn_lora.about import machine, versions
+from pinn_lora.adapters import read_notes
+from pinn_lora.config import ConfigError, StudyConfig
+from pinn_lora.flow import Method
+from pinn_lora.plan import Case, Job
+from pinn_lora.solution import Record, Solution
+
+GRID = 101  # points a coordinate of the saved fields
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str) -> None:
+    """Makes the folder, or checks that it holds this very study."""
+    held = folder / "study.json"
+    if held.is_file():
+        if json.loads(held.read_text())["config"] != config.model_dump(mode="json"):
+            raise ConfigError(f"{folder} holds a study of another config; nothing was changed: choose another --out")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
+    (folder / "cases").mkdir(parents=True, exist_ok=True)
+    (folder / "runs").mkdir(exist_ok=True)
+    (folder / "config.toml").write_text(source)
+    write_study(folder, config, [], command=command)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_suffix(path.suffix + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_study(
+    folder: Path,
+    config: StudyConfig,
+    cases: list[Case],
+    *,
+    command: str,
+    planned: int = 0,
+    finished: str | None = None,
+) -> None:
+    """study.json: what was asked, on what machine, how many runs are planned; `finished` once all are there."""
+    path = folder / "study.json"
+    started = json.loads(path.read_text())["started"] if path.is_file() else now()
+    described = [json.loads((folder / "cases" / f"{case.id}.json").read_text()) for case in cases]
+    study = {
+        "name": config.name,
+        "title": config.title,
+        "description": config.description,
+        "comparison": config.comparison,
+        "command": command,
+        "started": started,
+        "finished": finished,
+        "planned": planned,
+        "versions": versions(),
+        "machine": {**machine(config.device), "threads": config.threads, "jobs": config.jobs},
+        "seeds": config.seeds,
+        "config": config.model_dump(mode="json"),
+        "cases": described,
+    }
+    write_atomically(path, json.dumps(study, indent=1) + "\n")
+
+
+class whole:
+    """A folder that appears with all of its content or not at all."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __enter__(self) -> Path:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self.work = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.target.parent))
+        return self.work
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            shutil.rmtree(self.target, ignore_errors=True)
+            os.replace(self.work, self.target)
+        else:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+
+def load_base(case: Case, folder: Path) -> Solution:
+    """The pretrained solution of a case."""
+    return Solution.load(folder / "bases" / case.base_id, problem=case.base)
+
+
+def describe_case(case: Case, folder: Path) -> None:
+    """The case's line of study.json and its reference and zero-shot fields, made once."""
+    path = folder / "cases" / f"{case.id}.json"
+    if path.is_file():
+        return
+    base = load_base(case, folder)
+    zero_shot = Solution(case.target, base.network)
+    notes = read_notes(folder / "bases" / case.base_id)
+    form = getattr(case.target, "form", "")
+    described = {
+        "id": case.id,
+        "title": f"{_title(case)}, {case.network}, rank {case.config.rank}",
+        "problem": type(case.target).__name__,
+        "base": repr(case.base),
+        "target": repr(case.target),
+        "form": form,
+        "network": case.network,
+        "rank": case.config.rank,
+        "zero_shot": zero_shot.relative_l2() if case.target.has_reference else None,
+        "base_error": base.relative_l2() if case.base.has_reference else None,
+        "base_seconds": notes["seconds"],
+        "unknowns_full": sum(p.numel() for p in base.network.parameters()),
+    }
+    axes, points = case.target.domain.grid(GRID)
+    if len(axes) == 2:
+        shape = tuple(len(axis) for axis in axes)
+        arrays: dict[str, Any] = {"axis_0": axes[0], "axis_1": axes[1], "names": np.array(case.target.domain.names)}
+        arrays["zero_shot"] = zero_shot.predict(points.numpy())[:, 0].reshape(shape)
+        if case.target.has_reference:
+            arrays["reference"] = case.target.reference_values(points)[:, 0].reshape(shape)
+        np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    write_atomically(path, json.dumps(described, indent=1) + "\n")
+
+
+def _title(case: Case) -> str:
+    """What changes between base and target, and the form."""
+    changed = [
+        f"{f.name} {getattr(case.base, f.name):.4g} -> {getattr(case.target, f.name):.4g}"
+        for f in fields(case.base)  # type: ignore[arg-type]
+        if isinstance(getattr(case.base, f.name), float) and getattr(case.base, f.name) != getattr(case.target, f.name)
+    ]
+    form = getattr(case.target, "form", "")
+    return f"{type(case.target).__name__} {', '.join(changed) or 'unchanged'}" + (f", {form} form" if form else "")
+
+
+def describe_run(job: Job) -> dict[str, Any]:
+    """What is known of a run before it is made."""
+    preset = job.method.preset()
+    flow = preset.method if isinstance(preset.method, Method) else None
+    stem = lambda part: type(part).__module__.rpartition(".")[2]  # noqa: E731
+    lift = stem(flow.lift) if flow else None
+    whole = preset.trains == "all weights"
+    parts = [job.method.metric, job.method.lift, job.method.integrator, job.method.optimizer]
+    return {
+        "id": job.id,
+        "case": job.case.id,
+        "method": job.method.name,
+        "preset": job.method.name if all(part is None for part in parts) else None,
+        "start": job.start or "pretrained",
+        "trains": preset.trains,
+        "metric": stem(flow.metric) if flow else None,
+        "lift": None if whole else lift,
+        "integrator": stem(flow.integrator) if flow else None,
+        "optimizer": None if flow else stem(preset.method),
+        "implicit": preset.method.implicit,
+        "adaptive": preset.method.adaptive,
+        "mass": {"chain_rule": "identity"}.get(lift, lift) if lift else None,
+        "step_size": job.step_size,
+        "rank": None if whole else job.case.config.rank,
+        "seed": job.seed,
+        "message": "",
+        **dict.fromkeys(("unknowns", "status", "relative_l2", "held_out_loss", "steps", "accepted", "seconds", "work")),
+        **dict.fromkeys(("unit_seconds", "threads", "counts", "peak_memory_mib")),
+    }
+
+
+def outcome(solution: Solution) -> dict[str, Any]:
+    last, settings = solution.history[-1], solution.settings
+    number = lambda value: value if math.isfinite(value) else None  # noqa: E731
+    return {
+        "status": str(solution.status),
+        "unknowns": settings["unknowns"],
+        "relative_l2": number(last.relative_l2),
+        "held_out_loss": number(last.held_out_loss),
+        "steps": last.step,
+        "accepted": settings["accepted"],
+        "seconds": last.seconds,
+        "work": last.work,
+        "unit_seconds": settings["unit_seconds"],
+        "threads": settings["threads"],
+        "counts": settings["work"],
+    }
+
+
+def write_history(path: Path, history: tuple[Record, ...]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Record)])
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in history)
+
+
+def write_field(path: Path, solution: Solution) -> None:
+    axes, points = solution.problem.domain.grid(GRID)
+    if len(axes) == 2:
+        found = solution.predict(points.numpy())[:, 0].reshape(tuple(len(axis) for axis in axes))
+        np.savez_compressed(path, prediction=found.astype(np.float32))

@@ -1,0 +1,131 @@
+"""Configs: what is accepted, and the one sentence for everything that is not."""
+
+import math
+import tomllib
+
+import pytest
+
+from pinn_lora.config import ConfigError, check_config, coefficient, load_config, load_problem
+from pinn_lora.configs import configs_folder
+from pinn_lora.plan import plan_cases, plan_jobs
+
+MINIMAL = """
+name = "x"
+title = "X"
+[[case]]
+problem = "burgers"
+base = { nu = "0.1/pi" }
+target = { nu = 0.05 }
+[[method]]
+name = "lora-adam"
+"""
+
+
+def check(text):
+    return check_config(tomllib.loads(text), where="x.toml")
+
+
+@pytest.mark.parametrize("path", sorted(configs_folder().glob("*.toml")), ids=lambda path: path.stem)
+def test_every_config_of_the_package_can_be_planned(path):
+    config = load_config(path)
+    assert config.name == path.stem
+    cases = plan_cases(config)
+    jobs = plan_jobs(config, cases)
+    assert jobs and len({job.id for job in jobs}) == len(jobs), "two runs would share a folder"
+
+
+def test_minimal_config_takes_the_presets_defaults():
+    config = check(MINIMAL)
+    (job,) = plan_jobs(config, plan_cases(config))
+    assert (job.method.name, job.start, job.step_size, job.seed) == ("lora-adam", "zero_b", 1e-2, 0)
+    assert job.case.base.nu == pytest.approx(0.1 / math.pi) and job.case.target.nu == 0.05
+
+
+def test_starts_step_sizes_and_seeds_are_crossed():
+    text = MINIMAL.replace('title = "X"', 'title = "X"\nseeds = [1, 2]')
+    text += 'starts = ["zero_b", "balanced"]\nstep_sizes = [0.1, 0.01, 0.001]\n'
+    config = check(text)
+    assert len(plan_jobs(config, plan_cases(config))) == 2 * 3 * 2
+    tuned = check(text.replace("[[method]]", "full_scan = false\n[[method]]"))
+    assert len(plan_jobs(tuned, plan_cases(tuned))) == 2 * 3, "the first seed alone tunes the step size"
+
+
+def test_method_of_its_own_parts():
+    config = check(MINIMAL.replace('name = "lora-adam"', 'name = "mine"\nlift = "balanced"\nintegrator = "midpoint"'))
+    preset = config.method[0].preset()
+    assert type(preset.method.integrator).__name__ == "Midpoint" and type(preset.method.lift).__name__ == "Balanced"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            'title = "X"',
+            'titel = "X"',
+            "x.toml: title is missing; x.toml: titel: there is no key 'titel'; did you mean 'title'",
+        ),
+        ('title = "X"', 'title = "X"\nseeds = "0"', "seeds = '0': input should be a valid list"),
+        ('title = "X"', 'title = "X"\njobs = 0', "jobs = 0: input should be greater than or equal to 1"),
+        ('title = "X"', 'title = "X"\ndtype = "float16"', "dtype = 'float16': input should be 'float32' or 'float64'"),
+        ('name = "x"', 'name = "a/b"', "name = 'a/b'"),
+        ('name = "lora-adam"', 'name = "lora-adm"', "there is no method 'lora-adm'; did you mean 'lora-adam'?"),
+        ('name = "lora-adam"', 'name = "lora-adam"\nstep_size = 1', "did you mean 'step_sizes'"),
+        ('name = "lora-adam"', 'name = "lora-adam"\nstep_sizes = [0.0]', "each must be a positive number"),
+        ('name = "lora-adam"', 'name = "lora-adam"\nstarts = ["zero"]', "there is no start 'zero'"),
+        ('name = "lora-adam"', 'name = "full-adam"\nstarts = ["zero_b"]', "trains all weights, so it has no start"),
+        ('name = "lora-adam"', 'name = "m"\nlift = "balancd"', "there is no lift 'balancd'; did you mean 'balanced'?"),
+        (
+            'name = "lora-adam"',
+            'name = "m"\nlift = { name = "balanced", esp = 1 }',
+            "there is no option of balanced 'esp'",
+        ),
+        ('name = "lora-adam"', 'name = "lora-adam"\ncases = [2]', "names case 2; there are cases 1 to 1"),
+        ('problem = "burgers"', 'problem = "burger"', "there is no problem 'burger'; did you mean 'burgers'?"),
+        ("nu = 0.05", "mu = 0.05", "there is no coefficient of burgers 'mu'; did you mean 'nu'?"),
+        ("nu = 0.05", "nu = -1.0", "burgers: Burgers: the viscosity nu is -1.0; it must be a positive number"),
+        ("nu = 0.05", 'nu = 0.05, form = "hard"', "there is no form 'hard'"),
+        (
+            "[[method]]",
+            "rank = 99\n[[method]]",
+            "case 1: rank 99 does not fit the 24 x 24 layer 'layers.1'; choose 1 to 24",
+        ),
+        ('title = "X"', 'title = "X"\ndevice = "cuda:99"', "the device 'cuda:99' cannot be used here"),
+    ],
+)
+def test_bad_input_gets_one_sentence(old, new, sentence):
+    with pytest.raises(ConfigError) as raised:
+        plan_cases(check(MINIMAL.replace(old, new)))
+    message = str(raised.value)
+    assert "\n" not in message and "Traceback" not in message
+    for part in sentence.split("; x.toml"):
+        assert part in message
+
+
+def test_file_that_is_not_there_or_not_toml(tmp_path):
+    with pytest.raises(ConfigError, match="there is no config file"):
+        load_config(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(tmp_path / "bad.toml")
+
+
+def test_coefficients():
+    assert coefficient("0.01/pi") == 0.01 / math.pi
+    assert coefficient("-2e1 * pi") == -20.0 * math.pi
+    assert coefficient("soft") == "soft" and coefficient(3.0) == 3.0
+
+
+def test_problem_from_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "decay.py"
+    path.write_text(
+        "from dataclasses import dataclass\nimport pinn_lora as pl\n\n\n@dataclass(frozen=True)\nclass Decay(pl.Problem):\n"
+        '    """u_t = -k u."""\n\n    k: float = 1.0\n    domain = pl.Domain(t=(0.0, 1.0))\n\n'
+        "    def residual(self, p, u):\n        return u.t + self.k * u\n"
+    )
+    problem = load_problem(str(path), {"k": 2.0})
+    assert problem.k == 2.0 and type(problem).__name__ == "Decay"
+    path.write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="must define exactly one Problem; it defines 0"):
+        load_problem(str(path), {})
+    with pytest.raises(ConfigError, match="there is no problem file"):
+        load_problem(str(tmp_path / "none.py"), {})

@@ -1,0 +1,101 @@
+"""Figures: what is drawn, in which style, and that nothing is left behind."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from pinn_lora import figures
+from pinn_lora.figures import Case, Cell, Run, Variant
+
+
+def make_run(method: str, *, start: str = "zero_b", seed: int = 0, folder: Path = Path("nowhere"), **changes) -> Run:
+    record = {"work": 100.0, "seconds": 2.0, "method": method, "start": start, "seed": seed, "trains": "factors"}
+    record |= {"implicit": False, "adaptive": False, "step_size": 0.01, "status": "COMPLETED", "relative_l2": 0.01}
+    record |= {"held_out_loss": 1e-3, "case": "case"} | changes
+    names = [field.name for field in fields(Run) if field.name not in ("folder", "record")]
+    return Run(folder, record, **{name: record.get(name) for name in names})
+
+
+def make_variant(case: Case, *runs: Run) -> Variant:
+    steps = sorted({run.step_size for run in runs if run.status != "REFUSED"})
+    cells = [Cell(step, tuple(run for run in runs if run.step_size == step), case.zero_shot) for step in steps]
+    return Variant(case, runs, tuple(cells))
+
+
+@pytest.fixture
+def case(tmp_path) -> Case:
+    x, t = np.linspace(0, 1, 7), np.linspace(0, 2, 4)
+    reference = np.outer(x, t)
+    arrays = {"axis_0": x, "axis_1": t, "names": np.array(["x", "t"]), "reference": reference}
+    np.savez(tmp_path / "case.npz", zero_shot=1.2 * reference, **arrays)
+    return Case("case", "A case", {}, 0.2, tmp_path / "case.npz")
+
+
+def test_variants_are_told_apart_by_colour_line_and_marker():
+    runs = [make_run("lora-adam", optimizer="adam"), make_run("full-adam", optimizer="adam", start="pretrained")]
+    for method in ("odelora-euler", "odelora-heun", "odelora-rk4"):
+        runs += [make_run(method, lift="balanced", start=start) for start in ("zero_b", "balanced", "another")]
+    runs += [make_run("odelora-implicit", lift="balanced", implicit=True)]
+    look = figures.looks(runs)
+    assert len({(style["color"], style["marker"], str(style["linestyle"])) for style in look.values()}) == len(runs)
+    assert look["odelora-euler, zero_b"]["color"] == look["odelora-rk4, balanced"]["color"]
+    assert look["odelora-euler, zero_b"]["color"] != look["odelora-implicit, zero_b"]["color"]
+    assert look["odelora-euler, zero_b"]["linestyle"] == look["lora-adam, zero_b"]["linestyle"]
+
+
+def test_every_figure_is_drawn_and_shows_zero_shot(case, tmp_path):
+    np.savez(tmp_path / "field.npz", prediction=1.01 * case.grid["reference"])
+    history = "step,relative_l2,work,seconds,drift\n1,0.1,10,0.2,0\n2,0.05,50,1,1e-3\n"
+    (tmp_path / "history.csv").write_text(history)
+    good = make_variant(case, make_run("a", folder=tmp_path), make_run("a", folder=tmp_path, step_size=0.1))
+    bad = make_variant(case, make_run("b", status="DIVERGED", adaptive=True), make_run("b", seed=1))
+    refused = make_variant(case, make_run("c", status="REFUSED", message="too large"))
+    variants = (good, bad, refused)
+    before = dict(matplotlib.rcParams)
+    drawn = figures.draw(case, variants, figures.looks([run for variant in variants for run in variant.runs]))
+    assert dict(matplotlib.rcParams) == before
+    assert set(drawn) == {"error-work", "error-seconds", "step-sizes", "fields", "drift"}
+    for name in ("error-work", "error-seconds"):
+        assert "zero-shot\n2.0e-1" in [text.get_text() for text in drawn[name].axes[0].texts]
+        assert [text.get_text() for text in drawn[name].legends[0].get_texts()][-1] == "c, zero_b: refused"
+    words = [text.get_text() for text in drawn["step-sizes"].axes[0].texts]
+    assert words == ["★1.0e-2", "1.0e-2", "★div 1/2", "refused: too large"]
+    assert [label.get_text() for label in drawn["step-sizes"].axes[0].get_yticklabels()][1] == "b, zero_b (adaptive)"
+    assert [axes.get_title() for axes in drawn["fields"].axes[:3]] == [
+        "reference solution",
+        "zero-shot\nrelative L2 2.0e-1",
+        "a, zero_b\nseed 0, relative L2 1.0e-2",
+    ]
+
+
+def test_without_data_there_is_no_figure(case):
+    nowhere = replace(case, path=Path("nowhere.npz"))
+    assert figures.draw(nowhere, (), {}) == {}
+
+
+def test_the_field_of_the_median_seed_is_shown(case, tmp_path):
+    runs = []
+    for seed, loss in enumerate((3.0, 1.0, 2.0)):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        np.savez(place / "field.npz", prediction=case.grid["reference"])
+        runs.append(make_run("a", seed=seed, folder=place, held_out_loss=loss))
+    chosen = figures._typical(make_variant(case, *runs), case.grid["reference"].shape)
+    assert chosen is not None and chosen.seed == 2
+    (tmp_path / "2" / "field.npz").unlink()
+    chosen = figures._typical(make_variant(case, *runs), case.grid["reference"].shape)
+    assert chosen is not None and chosen.seed == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.5e-4, "1.5e-4"), (2.0, "2.0e0"), (float("nan"), "–"), (float("inf"), "diverged")]
+)
+def test_short_numbers(value, text):
+    assert figures.short(value) == text
+
+
+def test_powers_of_ten():
+    assert [figures.power_of_ten(step) for step in (1e-3, 3e-3, 1.0)] == ["$10^{-3}$", "3·$10^{-3}$", "$10^{0}$"]

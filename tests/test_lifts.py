@@ -1,0 +1,350 @@
+"""Every lift against dense least squares with the explicit Jacobian of (B, A) -> B A, in float64."""
+
+import itertools
+
+import pytest
+import torch
+from scipy.linalg import solve_sylvester
+
+from pinn_lora import catalog, lifts
+from pinn_lora.lifts import Lift, Pair, gauge_directions, relative_damping
+from pinn_lora.metrics.identity import Identity
+
+LIFTS = catalog.names(lifts)
+SHAPES = [(5, 4, 2), (4, 6, 3), (3, 3, 3), (6, 2, 1)]  # m, n, r
+SCALES = [1.0, 0.3, 8.0]
+OPTIONS = {  # other settings than the defaults; a lift that is not here is tested with its defaults
+    "balanced": [{}, {"eps": 1e-8}, {"eps": 0.5}, {"eps": 0.0}],
+    "block_diagonal": [{}, {"eps": 1e-8}, {"eps": 0.5}, {"eps": 0.0}],
+    "chain_rule": [{}, {"ratio": 16.0}, {"ratio": 3.0}],
+}
+CASES = [(name, options) for name in LIFTS for options in OPTIONS.get(name, [{}])]
+
+
+def build(name, options=None) -> Lift:
+    return catalog.build(lifts, Lift, {"name": name, **(options or {})})
+
+
+def pair_and_gradients(shape, scale=1.0, *, seed=0, balanced=False, zero_b=False):
+    """Generic factors, the dense gradient G, and what autograd gives: s G A^T and s B^T G."""
+    (m, n, r), generator = shape, torch.Generator().manual_seed(seed)
+    B, A, G = (torch.randn(k, generator=generator, dtype=torch.float64) for k in ((m, r), (r, n), (m, n)))
+    B = B * torch.linspace(0.5, 2.0, r)  # columns of different lengths
+    if balanced:
+        B, A = torch.linalg.qr(B).Q, torch.linalg.qr(A.T).Q.T
+    if zero_b:
+        B = torch.zeros_like(B)
+    return Pair(B, A, scale), G, scale * G @ A.T, scale * B.T @ G
+
+
+def flat(*parts) -> torch.Tensor:
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def product_jacobian(pair: Pair) -> torch.Tensor:
+    """J (m n, m r + r n) of (vec B, vec A) -> vec B A, by autograd."""
+    (m, r), n = pair.B.shape, pair.A.shape[1]
+
+    def product(y):
+        return (y[: m * r].view(m, r) @ y[m * r :].view(r, n)).reshape(-1)
+
+    return torch.autograd.functional.jacobian(product, flat(pair.B, pair.A))
+
+
+def velocity(lift: Lift, pair: Pair, gB, gA) -> torch.Tensor:
+    return flat(*lift.velocity(pair, gB, gA, Identity()))
+
+
+def assert_equal(found, expected, tolerance=1e-10):
+    assert found.shape == expected.shape
+    assert (found - expected).norm() <= tolerance * expected.norm()
+
+
+# All lifts
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_a_lift_is_a_descent_direction_of_the_loss_and_of_the_product(name, options, shape, scale):
+    """Along it the loss falls, in the factors and, to first order, in W: <G, s (dB A + B dA)> < 0."""
+    for seed in range(5):
+        pair, G, gB, gA = pair_and_gradients(shape, scale, seed=seed)
+        lift = build(name, options)
+        dB, dA = lift.velocity(pair, gB, gA, Identity())
+        assert (dB.shape, dA.shape) == (pair.B.shape, pair.A.shape)
+        slope = (gB * dB).sum() + (gA * dA).sum()
+        step = scale * (dB @ pair.A + pair.B @ dA)
+        assert slope < 0
+        torch.testing.assert_close((G * step).sum(), slope, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LIFTS)
+def test_a_lift_is_zero_at_zero_gradient_and_linear_where_it_has_a_mass(name):
+    pair, _, gB, gA = pair_and_gradients((5, 4, 2))
+    lift = build(name)
+    assert not velocity(lift, pair, 0 * gB, 0 * gA).any()
+    if lift.has_mass:
+        assert_equal(velocity(lift, pair, -3 * gB, -3 * gA), -3 * velocity(lift, pair, gB, gA), 1e-13)
+
+
+@pytest.mark.parametrize("name", LIFTS)
+def test_a_lift_is_finite_at_zero_b(name):
+    """The standard start; only B moves from there."""
+    pair, _, gB, gA = pair_and_gradients((5, 4, 2), zero_b=True)
+    dB, dA = build(name).velocity(pair, gB, gA, Identity())
+    assert dB.isfinite().all()
+    assert dB.any()
+    assert not dA.any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", LIFTS)
+def test_factors_that_overflowed_give_a_velocity_that_is_not_finite_and_no_exception(name, rank, bad):
+    """A run that diverges is recorded as such."""
+    pair, _, gB, gA = pair_and_gradients((5, 6, rank))
+    pair = Pair(pair.B * bad, pair.A * bad, 1.0)
+    found = velocity(build(name), pair, gB * bad * bad, gA * bad * bad)
+    assert not found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LIFTS)
+def test_a_lift_leaves_its_arguments_alone_and_keeps_no_state(name):
+    pair, _, gB, gA = pair_and_gradients((5, 4, 2))
+    before = [t.clone() for t in (pair.B, pair.A, gB, gA)]
+    lift = build(name)
+    first = velocity(lift, pair, gB, gA)
+    other, _, hB, hA = pair_and_gradients((4, 6, 3), seed=5)
+    velocity(lift, other, hB, hA)
+    assert torch.equal(velocity(lift, pair, gB, gA), first)
+    assert all(torch.equal(a, b) for a, b in zip(before, (pair.B, pair.A, gB, gA), strict=True))
+
+
+@pytest.mark.parametrize("name", LIFTS)
+def test_float32_factors_give_float32_velocities(name):
+    """To 1e-3: the condition of these Gram matrices, below 1e3, times single precision."""
+    pair, _, gB, gA = pair_and_gradients((5, 4, 2))
+    single = velocity(build(name), Pair(pair.B.float(), pair.A.float(), 1.0), gB.float(), gA.float())
+    assert single.dtype == torch.float32
+    assert_equal(single.double(), velocity(build(name), pair, gB, gA), 1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_the_product_step_does_not_depend_on_the_scale(name, options, shape):
+    """Of every lift but chain_rule, whose step grows with s^2: then the step size is full fine-tuning's."""
+    steps = {}
+    for scale in SCALES:
+        pair, _, gB, gA = pair_and_gradients(shape, scale)
+        dB, dA = build(name, options).velocity(pair, gB, gA, Identity())
+        steps[scale] = scale * (dB @ pair.A + pair.B @ dA)
+    for scale in SCALES:
+        assert_equal(steps[scale], steps[1.0] * (scale**2 if name == "chain_rule" else 1.0))
+
+
+# Masses
+
+MASSES = [(name, options) for name, options in CASES if build(name, options).has_mass]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "options"), MASSES, ids=str)
+def test_the_mass_is_symmetric_positive_and_inverts_the_velocity(name, options, shape, scale):
+    pair, _, gB, gA = pair_and_gradients(shape, scale)
+    lift = build(name, options)
+    M = lift.mass(pair, Identity()).matrix
+    assert M.dtype == torch.float64
+    assert torch.equal(M, M.T)
+    values = torch.linalg.eigvalsh(M)
+    singular = name == "balanced" and options.get("eps") == 0.0  # J^T J alone: semidefinite, minimum norm is meant
+    assert values[0] > (-1e-12 * values[-1] if singular else 0)
+    assert_equal(M @ velocity(lift, pair, gB, gA), -flat(gB, gA))
+    if not singular:
+        # a condition of up to 1e9 at eps = 1e-8 costs as many digits of a solve with M, not of the closed form
+        digits = 1e-10 if values[-1] / values[0] < 1e5 else 1e-5
+        assert_equal(velocity(lift, pair, gB, gA), -torch.linalg.solve(M, flat(gB, gA)), digits)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "options"), MASSES, ids=str)
+def test_keeps_gauge_is_said_exactly_where_it_is_so(name, options, shape, scale):
+    pair, *_ = pair_and_gradients(shape, scale)
+    mass, N = build(name, options).mass(pair, Identity()), gauge_directions(pair)
+    image = mass.matrix @ N
+    multiple = (N * image).sum() / N.square().sum()
+    kept = (image - multiple * N).norm() <= 1e-10 * mass.matrix.norm() * N.norm()
+    assert bool(kept) == mass.keeps_gauge
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gauge_directions_are_all_that_leaves_the_product_as_it_is(shape):
+    pair, _G, gB, gA = pair_and_gradients(shape)
+    N, J = gauge_directions(pair), product_jacobian(pair)
+    r = shape[2]
+    assert N.shape == (J.shape[1], r * r)
+    assert (J @ N).norm() <= 1e-13 * J.norm() * N.norm()
+    assert torch.linalg.matrix_rank(N) == r * r
+    assert torch.linalg.matrix_rank(J) == J.shape[1] - r * r
+    assert (N.T @ flat(gB, gA)).norm() <= 1e-13 * N.norm() * flat(gB, gA).norm()
+    X = torch.randn(r, r, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(N @ X.reshape(-1), flat(-pair.B @ X, X @ pair.A), rtol=0, atol=1e-14)
+
+
+def test_a_lift_without_a_mass_says_so():
+    class Massless(Lift):
+        def velocity(self, pair, g_B, g_A, metric):
+            return -g_B, -g_A
+
+    pair, *_ = pair_and_gradients((3, 3, 1))
+    assert not Massless().has_mass
+    with pytest.raises(NotImplementedError, match="Massless has no mass"):
+        Massless().mass(pair, Identity())
+
+
+def test_relative_damping_is_in_the_units_of_the_factors():
+    pair, *_ = pair_and_gradients((5, 4, 2), 8.0)
+    expected = 0.01 * (torch.trace(pair.S) + torch.trace(pair.K)) / 4
+    torch.testing.assert_close(relative_damping(pair, 0.01), expected, rtol=1e-14, atol=0)
+    assert relative_damping(pair, 0.0) == 0
+
+
+# balanced: ODELoRA
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("eps", [1e-6, 1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_balanced_is_damped_least_squares(shape, eps, scale):
+    """min |s J v + vec G|^2 + s^2 lam |v|^2, by QR of the stacked matrix: no normal equations, no digits lost."""
+    pair, G, gB, gA = pair_and_gradients(shape, scale)
+    J, lam = product_jacobian(pair), relative_damping(pair, eps)
+    eye = torch.eye(J.shape[1], dtype=torch.float64)
+    stacked = scale * torch.cat([J, lam.sqrt() * eye])
+    target = -flat(G, torch.zeros(J.shape[1], dtype=torch.float64))
+    expected = torch.linalg.lstsq(stacked, target[:, None]).solution[:, 0]
+    assert_equal(velocity(build("balanced", {"eps": eps}), pair, gB, gA), expected)
+    torch.testing.assert_close(
+        build("balanced", {"eps": eps}).mass(pair, Identity()).matrix,
+        scale**2 * (J.T @ J + lam * eye),
+        rtol=0,
+        atol=1e-11 * scale**2,
+    )
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_balanced_without_damping_is_the_minimum_norm_solution(shape, scale):
+    pair, G, gB, gA = pair_and_gradients(shape, scale)
+    J = scale * product_jacobian(pair)
+    expected = -torch.linalg.pinv(J, rtol=1e-12) @ G.reshape(-1)
+    assert_equal(velocity(build("balanced", {"eps": 0.0}), pair, gB, gA), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_balanced_without_damping_makes_the_best_step_of_rank_r(shape):
+    """dB A + B dA = -(P_B G + G P_A - P_B G P_A), the projection of -G on the tangent space."""
+    pair, G, gB, gA = pair_and_gradients(shape)
+    dB, dA = build("balanced", {"eps": 0.0}).velocity(pair, gB, gA, Identity())
+    P_B, P_A = pair.B @ torch.linalg.pinv(pair.B), torch.linalg.pinv(pair.A) @ pair.A
+    assert_equal(dB @ pair.A + pair.B @ dA, -(P_B @ G + G @ P_A - P_B @ G @ P_A))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("eps", [0.0, 1e-8, 1e-4, 1.0, 1e6])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_balanced_keeps_balance_at_every_damping_and_off_the_manifold(shape, eps, scale):
+    """B^T dB = dA A^T, so that d/dt (B^T B - A A^T) = 0."""
+    pair, _, gB, gA = pair_and_gradients(shape, scale)
+    dB, dA = build("balanced", {"eps": eps}).velocity(pair, gB, gA, Identity())
+    assert (pair.B.T @ dB - dA @ pair.A.T).norm() <= 1e-12 * (pair.B.norm() * dB.norm() + pair.A.norm() * dA.norm())
+
+
+def test_balanced_with_large_damping_is_plain_lora():
+    pair, _, gB, gA = pair_and_gradients((5, 4, 2))
+    lam = relative_damping(pair, 1e9)
+    assert_equal(lam * velocity(build("balanced", {"eps": 1e9}), pair, gB, gA), -flat(gB, gA), 1e-7)
+
+
+def test_balanced_at_zero_b_is_its_closed_form():
+    pair, _G, gB, gA = pair_and_gradients((5, 4, 2), zero_b=True)
+    dB, dA = build("balanced").velocity(pair, gB, gA, Identity())
+    lam = relative_damping(pair, 1e-4)
+    expected = -gB @ torch.linalg.inv(pair.K + lam * torch.eye(2, dtype=torch.float64))
+    assert_equal(dB, expected)
+    assert not dA.any()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_balanced_euler_is_lora_pro_in_its_sylvester_gauge(shape):
+    pair, _, gB, gA = pair_and_gradients(shape)
+    S, K, B, A = pair.S, pair.K, pair.B, pair.A
+    right = -torch.linalg.solve(S, gA @ A.T)
+    X = torch.from_numpy(solve_sylvester(S.numpy(), K.numpy(), right.numpy()))
+    P_B = B @ torch.linalg.solve(S, B.T)
+    dA = -(torch.linalg.solve(S, gA) + X @ A)
+    dB = -((torch.eye(len(B), dtype=torch.float64) - P_B) @ gB @ torch.linalg.inv(K) - B @ X)
+    assert_equal(velocity(build("balanced", {"eps": 0.0}), pair, gB, gA), flat(dB, dA))
+
+
+# block_diagonal: ScaledGD
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("eps", [0.0, 1e-4, 1.0])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_block_diagonal_is_damped_least_squares_in_each_factor_alone(shape, eps, scale):
+    """The two diagonal blocks of J^T J: each factor's own best step with the other held fixed."""
+    pair, G, gB, gA = pair_and_gradients(shape, scale)
+    J, lam, size = product_jacobian(pair), relative_damping(pair, eps), pair.B.numel()
+    parts = []
+    for columns in (J[:, :size], J[:, size:]):
+        stacked = scale * torch.cat([columns, lam.sqrt() * torch.eye(columns.shape[1], dtype=torch.float64)])
+        target = -flat(G, torch.zeros(columns.shape[1], dtype=torch.float64))
+        parts.append(torch.linalg.lstsq(stacked, target[:, None]).solution[:, 0])
+    assert_equal(velocity(build("block_diagonal", {"eps": eps}), pair, gB, gA), torch.cat(parts))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_block_diagonal_counts_the_common_part_twice(shape):
+    pair, G, gB, gA = pair_and_gradients(shape)
+    dB, dA = build("block_diagonal", {"eps": 0.0}).velocity(pair, gB, gA, Identity())
+    P_B, P_A = pair.B @ torch.linalg.pinv(pair.B), torch.linalg.pinv(pair.A) @ pair.A
+    assert_equal(dB @ pair.A + pair.B @ dA, -(P_B @ G + G @ P_A))
+
+
+# chain_rule: plain LoRA
+
+
+@pytest.mark.parametrize("ratio", [1.0, 16.0, 3.0])
+def test_chain_rule_is_the_gradient_with_its_ratio(ratio):
+    pair, G, gB, gA = pair_and_gradients((5, 4, 2), 0.5)
+    gradient = 0.5 * product_jacobian(pair).T @ G.reshape(-1)
+    rates = flat(torch.full_like(pair.B, ratio), torch.ones_like(pair.A))
+    assert_equal(velocity(build("chain_rule", {"ratio": ratio}), pair, gB, gA), -rates * gradient, 1e-13)
+    mass = build("chain_rule", {"ratio": ratio}).mass(pair, Identity()).matrix
+    torch.testing.assert_close(mass, torch.diag(1.0 / rates), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("balanced", {"eps": -1e-4}, "balanced: eps is -0.0001; it must be at least 0"),
+        ("balanced", {"eps": float("nan")}, "balanced: eps is nan"),
+        ("block_diagonal", {"eps": -1.0}, "block_diagonal: eps is -1.0; it must be at least 0"),
+        ("chain_rule", {"ratio": 0.0}, "chain_rule: ratio is 0.0; it must be positive"),
+        ("chain_rule", {"ratio": float("nan")}, "chain_rule: ratio is nan"),
+    ],
+)
+def test_bad_options_give_one_clear_sentence(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, options)
+
+
+def test_every_lift_differs_from_every_other():
+    pair, _, gB, gA = pair_and_gradients((5, 4, 2))
+    found = [velocity(build(name), pair, gB, gA) for name in LIFTS]
+    for a, b in itertools.combinations(found, 2):
+        assert (a - b).norm() > 1e-3 * a.norm()

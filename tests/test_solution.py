@@ -1,0 +1,96 @@
+"""Solutions: predictions, judgements, pictures, and adapters that come back from disk as they were."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+
+
+@pytest.fixture(scope="module")
+def tuned(small_base):
+    return pl.finetune(small_base, Burgers(nu=0.2 / math.pi), rank=2, max_steps=6, points=200)
+
+
+def test_predict_numpy_and_tensors(tuned):
+    points = tuned.problem.domain.sample(17)
+    found = tuned.predict(points)
+    assert isinstance(found, torch.Tensor) and found.shape == (17, 1)
+    assert np.array_equal(tuned.predict(points.numpy()), found.numpy())
+    assert tuned.predict(points.tolist()).shape == (17, 1)
+
+
+def test_prediction_obeys_the_ansatz(tuned):
+    x = np.linspace(-1, 1, 21)
+    at_start = tuned.predict(np.stack([x, np.zeros_like(x)], axis=1))[:, 0]
+    assert np.allclose(at_start, -np.sin(np.pi * x), atol=1e-15)
+
+
+@pytest.mark.parametrize("points", [np.zeros(3), np.zeros((4, 3))])
+def test_points_of_another_shape_are_refused(tuned, points):
+    with pytest.raises(ValueError, match=r"give \(n, 2\), one column for each of x, t"):
+        tuned.predict(points)
+
+
+def test_relative_l2_is_the_error_on_the_grid(tuned):
+    x, t = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, 161), np.linspace(0, 1, 161), indexing="ij"))
+    found = tuned.predict(np.stack([x, t], axis=1))[:, 0]
+    points = pl.Domain(x=(-1.0, 1.0), t=(0.0, 1.0)).grid(161)[1]
+    reference = tuned.problem.reference_values(points)[:, 0]
+    expected = math.sqrt(((found - reference) ** 2).sum() / (reference**2).sum())
+    assert tuned.relative_l2() == pytest.approx(expected, rel=1e-12)
+    assert tuned.history[-1].relative_l2 == pytest.approx(expected, rel=1e-12)
+
+
+def test_compare_to_base_is_the_base_unchanged(small_base, tuned):
+    assert tuned.compare_to_base() == pytest.approx(tuned.history[0].relative_l2, rel=1e-12)
+    with pytest.raises(ValueError, match="there is no base to compare with"):
+        small_base.compare_to_base()
+
+
+def test_residual_norms_name_every_term(small_base, tuned):
+    assert set(tuned.residual_norms()) == {"residual"}
+    soft = pl.Solution(Burgers(nu=0.1 / math.pi, form="soft"), small_base.network)
+    assert set(soft.residual_norms()) == {"residual", "initial", "dirichlet"}
+
+
+@dataclass(frozen=True)
+class Heat(pl.Problem):
+    """u_t = u_xx without a reference."""
+
+    domain = pl.Domain(x=(0.0, 1.0), t=(0.0, 1.0))
+
+    def residual(self, p, u):
+        return u.t - u.xx
+
+
+def test_problem_without_reference_says_so():
+    solved = pl.pretrain(Heat(), width=4, depth=1, max_steps=2, points=50)
+    with pytest.raises(ValueError, match="Heat has no reference"):
+        solved.relative_l2()
+    assert solved.residual_norms()["residual"] >= 0
+
+
+def test_plot_writes_a_picture(tuned, tmp_path):
+    assert tuned.plot(tmp_path / "u.png").read_bytes()[:4] == b"\x89PNG"
+    pl.Solution(Heat(), pl.MLP(Heat.domain, width=4, depth=1)).plot(tmp_path / "v.png")
+    assert (tmp_path / "v.png").stat().st_size > 5000
+
+
+def test_saved_solutions_come_back(small_base, tuned, tmp_path):
+    small_base.save(tmp_path / "base")
+    tuned.save(tmp_path / "tuned")
+    base = pl.Solution.load(tmp_path / "base")
+    again = pl.Solution.load(tmp_path / "tuned", base=base)
+    points = tuned.problem.domain.sample(50)
+    assert torch.equal(base.predict(points), small_base.predict(points))
+    assert torch.equal(again.predict(points), tuned.predict(points))
+    assert again.problem == tuned.problem and again.status == tuned.status
+
+
+def test_repr_is_short(tuned):
+    assert len(repr(tuned)) < 1200 and "layers" not in repr(tuned)

@@ -1,0 +1,149 @@
+"""Studies end to end: the results folder, resuming, refusing foreign folders, runs that fail."""
+
+import csv
+import json
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+
+from pinn_lora.config import ConfigError, check_config
+from pinn_lora.plan import plan_cases, plan_jobs
+from pinn_lora.study import run_study
+
+TINY = """
+name = "tiny"
+title = "Tiny"
+seeds = [0, 1]
+points = 100
+resamplings = 1
+[[case]]
+problem = "burgers"
+base = { nu = "0.3/pi" }
+target = { nu = "0.5/pi" }
+width = 6
+depth = 2
+rank = 2
+pretrain = { max_steps = 15, points = 150 }
+[[method]]
+name = "odelora-implicit"
+max_steps = 8
+[[method]]
+name = "lora-sgd"
+step_sizes = [1e-3, 1e3]
+max_steps = 12
+[[method]]
+name = "full-lm"
+max_steps = 4
+"""
+
+
+def run(folder, text=TINY, **options):
+    config = check_config(tomllib.loads(text), where="tiny.toml")
+    return run_study(config, folder, command="pinn-lora run tiny.toml", source=text, progress=False, **options)
+
+
+def runs_of(folder):
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/run.json"))}
+    assert all(name == run["id"] for name, run in found.items())
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("study") / "tiny")
+
+
+def test_results_folder_holds_every_run(finished):
+    study, runs = json.loads((finished / "study.json").read_text()), runs_of(finished)
+    assert len(runs) == 2 + 2 * 2 + 2
+    assert study["finished"] and study["command"] == "pinn-lora run tiny.toml"
+    assert {"torch", "deepxde", "pinn_lora", "python"} <= set(study["versions"])
+    assert (finished / "config.toml").read_text() == TINY
+    (case,) = study["cases"]
+    assert case["zero_shot"] > 0 and case["base_error"] > 0 and case["network"] == "2 x 6"
+    arrays = np.load(finished / "cases" / f"{case['id']}.npz")
+    assert arrays["reference"].shape == arrays["zero_shot"].shape == (101, 101)
+    assert not list(finished.glob("**/*partial*"))
+
+
+def test_diverged_runs_are_results(finished):
+    states = [
+        run["status"] for run in runs_of(finished).values() if run["method"] == "lora-sgd" and run["step_size"] == 1e3
+    ]
+    assert states == ["DIVERGED", "DIVERGED"]
+
+
+def test_run_files_agree_with_each_other(finished):
+    for name, run in runs_of(finished).items():
+        with (finished / "runs" / name / "history.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
+        if run["relative_l2"] is not None:
+            assert float(last["relative_l2"]) == run["relative_l2"]
+        assert float(last["work"]) == run["work"] and int(last["step"]) == run["steps"]
+        assert (run["lift"], run["implicit"]) == {
+            "odelora-implicit": ("balanced", True),
+            "lora-sgd": ("chain_rule", False),
+            "full-lm": (None, True),
+        }[run["method"]]
+
+
+def test_running_again_does_only_what_is_missing(finished):
+    stamps = {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/run.json")}
+    lost = sorted(stamps)[0]
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    run(finished)
+    for path, stamp in stamps.items():
+        assert (path.stat().st_mtime_ns != stamp) == (path == lost)
+    again = json.loads(lost.read_text())
+    assert again["relative_l2"] == before["relative_l2"], "same seed, same numbers"
+
+
+def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tmp_path):
+    with pytest.raises(ConfigError, match="holds a study of another config; nothing was changed"):
+        run(finished, TINY.replace("seeds = [0, 1]", "seeds = [5]"))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not a results folder; nothing was changed"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_run_that_cannot_be_made_is_recorded_and_the_study_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("pinn_lora.flow.available_mib", lambda device: 0.01)
+    text = TINY.replace('name = "odelora-implicit"\nmax_steps = 8', 'name = "lora-adam"\nmax_steps = 3')
+    text = text.replace(
+        "pretrain = { max_steps = 15, points = 150 }", 'pretrain = { method = "full-adam", max_steps = 5 }'
+    )
+    runs = runs_of(run(tmp_path / "tiny", text)).values()
+    refused = [run for run in runs if run["method"] == "full-lm"]
+    assert len(runs) == 8 and len(refused) == 2
+    assert all(run["status"] == "REFUSED" and "Gauss-Newton matrix" in run["message"] for run in refused)
+    assert all(run["status"] != "REFUSED" for run in runs if run["method"] != "full-lm")
+
+
+def test_step_size_is_tuned_with_the_first_seed_by_the_held_out_loss(tmp_path):
+    text = TINY.replace("rank = 2", "rank = 2\nfull_scan = false").replace("[1e-3, 1e3]", "[1e-5, 1e-3, 1e3]")
+    folder = run(tmp_path / "tiny", text)
+    found = {(r["step_size"], r["seed"]): r for r in runs_of(folder).values() if r["method"] == "lora-sgd"}
+    best = min((1e-5, 1e-3), key=lambda h: found[h, 0]["held_out_loss"])
+    assert set(found) == {(1e-5, 0), (1e-3, 0), (1e3, 0), (best, 1)}
+
+
+def test_two_processes_give_the_same_numbers(finished, tmp_path):
+    script = "import sys; sys.argv = ['x', *sys.argv[1:]]; from pinn_lora.cli import main; main()"
+    (tmp_path / "tiny.toml").write_text(TINY)
+    arguments = ["run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "two"), "--jobs", "2", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one, two = runs_of(finished), runs_of(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name in one:
+        assert one[name]["held_out_loss"] == two[name]["held_out_loss"]
+
+
+def test_plan_counts_cases_and_methods():
+    config = check_config(tomllib.loads(TINY), where="x")
+    assert len(plan_jobs(config, plan_cases(config))) == 8

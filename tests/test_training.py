@@ -1,0 +1,216 @@
+"""Training: accuracy against the true solution, reproducibility, a frozen base, statuses, and sentences for bad input."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+from pinn_lora.presets import PRESETS
+from pinn_lora.training import _record_steps
+
+SHORT = {"max_steps": 4, "points": 200, "resample_every": 2}
+
+
+def final(solution):
+    return {name: value.clone() for name, value in solution.network.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_pretraining_reaches_the_true_solution(small_base):
+    # nu = 0.1/pi has no thin layer; 40 steps end near 1e-4, so 2e-3 leaves a factor of ten
+    assert small_base.relative_l2() < 2e-3
+    assert small_base.history[0].relative_l2 > 0.1
+
+
+@pytest.mark.parametrize("initializer", ["zero_b", "balanced"])
+@pytest.mark.parametrize("method", ["odelora-implicit", "lora-lm"])
+def test_implicit_finetuning_beats_zero_shot_by_far(small_base, target, method, initializer):
+    tuned = pl.finetune(small_base, target, method=method, rank=4, initializer=initializer, max_steps=30, points=400)
+    zero_shot = tuned.compare_to_base()
+    assert zero_shot > 0.02  # otherwise there is nothing to adapt
+    assert tuned.relative_l2() < zero_shot / 10
+
+
+@pytest.mark.parametrize("step_size", [1e-6, 1e8])
+def test_adaptive_implicit_method_forgives_the_first_step_size(small_base, target, step_size):
+    tuned = pl.finetune(small_base, target, rank=4, step_size=step_size, max_steps=50, points=400)
+    assert tuned.relative_l2() < tuned.compare_to_base() / 4
+
+
+@pytest.mark.parametrize("method", ["lora-lbfgs", "lora-adam", "full-lbfgs", "full-lm"])
+def test_baselines_beat_zero_shot(small_base, target, method):
+    tuned = pl.finetune(small_base, target, method=method, rank=4, max_steps=150, points=300)
+    assert tuned.relative_l2() < tuned.compare_to_base() / 2
+
+
+@pytest.mark.slow
+def test_soft_form_with_weights_solves_the_problem():
+    problem = Burgers(nu=0.1 / math.pi, form="soft")
+    solved = pl.pretrain(
+        problem, width=12, depth=2, max_steps=80, points=600, weights={"initial": 10.0, "dirichlet": 10.0}
+    )
+    assert solved.relative_l2() < 5e-3
+    norms = solved.residual_norms()
+    assert set(norms) == {"residual", "initial", "dirichlet"} and max(norms.values()) < 0.05
+
+
+def test_adam_then_lbfgs_pretrains():
+    solved = pl.pretrain(Burgers(nu=0.2 / math.pi), method="adam-lbfgs", width=8, depth=2, max_steps=450, points=200)
+    assert solved.relative_l2() < 0.05
+    steps = [record.step for record in solved.history]
+    seconds = [record.seconds for record in solved.history]
+    assert steps == sorted(set(steps)) and seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_base_is_bit_identical_after_every_method(small_base, target, method):
+    before = final(small_base)
+    tuned = pl.finetune(small_base, target, method=method, rank=2, **SHORT)
+    assert same(before, final(small_base))
+    if PRESETS[method].trains == "factors":
+        for name, layer in tuned.network.named_modules():
+            if isinstance(layer, pl.LoRALinear):
+                assert torch.equal(layer.weight, before[f"{name}.weight"])
+                assert not torch.equal(layer.B @ layer.A, torch.zeros(1, dtype=layer.B.dtype)), "nothing was trained"
+
+
+@pytest.mark.parametrize("method", ["odelora-implicit", "odelora-heun", "lora-adam", "lora-lbfgs"])
+def test_same_seed_same_numbers(small_base, target, method):
+    runs = [pl.finetune(small_base, target, method=method, rank=2, seed=3, **SHORT) for _ in range(2)]
+    assert same(final(runs[0]), final(runs[1]))
+    other = pl.finetune(small_base, target, method=method, rank=2, seed=4, **SHORT)
+    assert not same(final(runs[0]), final(other))
+
+
+def test_no_global_state_is_touched(small_base, target):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_default_dtype(), torch.get_num_threads()
+    pl.finetune(small_base, target, rank=2, **SHORT)
+    after = torch.get_rng_state(), np.random.get_state()[1], torch.get_default_dtype(), torch.get_num_threads()
+    assert torch.equal(before[0], after[0]) and np.array_equal(before[1], after[1]) and before[2:] == after[2:]
+
+
+@dataclass(frozen=True)
+class WithoutReference(Burgers):
+    """Burgers whose reference must not be read."""
+
+    def reference(self, p):
+        raise RuntimeError("the reference was read")
+
+
+@pytest.mark.parametrize("method", ["odelora-implicit", "lora-adam"])
+def test_training_does_not_read_the_reference(small_base, target, method):
+    plain = pl.finetune(small_base, target, method=method, rank=2, **SHORT)
+    blind = pl.finetune(small_base, WithoutReference(nu=target.nu), method=method, rank=2, **SHORT)
+    assert same(final(plain), final(blind))
+    assert all(math.isnan(record.relative_l2) for record in blind.history)
+    with pytest.raises(RuntimeError, match="reference was read"):
+        blind.relative_l2()
+
+
+def test_a_run_that_blows_up_is_a_result(small_base, target):
+    tuned = pl.finetune(small_base, target, method="lora-sgd", step_size=1e6, rank=2, max_steps=50, points=200)
+    assert tuned.status == pl.Status.DIVERGED
+    assert tuned.history[-1].step < 50
+
+
+def test_budget_of_seconds_ends_a_run(small_base, target):
+    tuned = pl.finetune(small_base, target, method="lora-sgd", step_size=1e-6, rank=2, max_seconds=0.05, points=200)
+    assert tuned.status == pl.Status.EXHAUSTED
+    assert tuned.history[-1].seconds >= 0.05
+
+
+def test_lbfgs_converges_on_its_own(small_base):
+    tuned = pl.finetune(
+        small_base, small_base.problem, method="lora-lbfgs", rank=1, max_steps=5000, points=100, resample_every=None
+    )
+    assert tuned.status == pl.Status.CONVERGED
+
+
+def test_history_counts_points_work_and_drift(small_base, target):
+    tuned = pl.finetune(small_base, target, rank=2, initializer="balanced", max_steps=6, points=100, resample_every=2)
+    points = [record.points for record in tuned.history]
+    assert points[0] == 100 and points[-1] == 150 and points == sorted(points)
+    assert tuned.history[0].drift < 1e-14 < tuned.history[-1].drift
+    assert tuned.history[0].work == 0 and tuned.history[-1].work > 0
+    assert tuned.settings["work"]["jacobians"] >= tuned.settings["accepted"] >= 1
+
+
+def test_float32_stays_float32(small_base, target):
+    tuned = pl.finetune(small_base, target, rank=2, dtype="float32", max_steps=8, points=200)
+    assert {value.dtype for value in tuned.network.state_dict().values()} == {torch.float32}
+    assert tuned.relative_l2() < tuned.compare_to_base()
+
+
+def test_a_method_of_ones_own(small_base, target):
+    method = pl.Method(lift={"name": "chain_rule", "ratio": 16.0}, integrator="rosenbrock_euler")
+    tuned = pl.finetune(small_base, target, method=method, rank=4, max_steps=25, points=300)
+    assert tuned.relative_l2() < tuned.compare_to_base() / 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"method": "odelora-implict"}, "did you mean 'odelora-implicit'"),
+        ({"method": 3}, "give a preset's name"),
+        ({"rank": 11}, "rank 11 does not fit the 10 x 10 layer 'layers.1'; choose 1 to 10"),
+        ({"initializer": "zerob"}, "choices: balanced, zero_b"),
+        ({"targets": "hiden"}, "choices: hidden, all"),
+        ({"step_size": -1.0}, "step size is -1.0; it must be a positive number"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"points": 0}, "at least 1"),
+        ({"weights": {"initial": 1.0}}, "no weighted term 'initial'"),
+        ({"weights": {"residual": -1.0}}, "it must be a finite number"),
+        ({"dtype": "float16"}, "choices: float32, float64"),
+        ({"device": "cuda:99"}, "cannot be used here"),
+    ],
+)
+def test_bad_input_gets_one_sentence(small_base, target, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence) as raised:
+        pl.finetune(small_base, target, **{"rank": 2, "max_steps": 1, **arguments})
+    assert "\n" not in str(raised.value)
+
+
+def test_loss_that_is_not_finite_at_the_start_is_refused(small_base):
+    @dataclass(frozen=True)
+    class Broken(Burgers):
+        def residual(self, p, u):
+            return u.t / (p.t * 0.0)
+
+    with pytest.raises(ValueError, match=r"the loss of .*Broken.* before the first step"):
+        pl.finetune(small_base, Broken(), rank=2)
+
+
+def test_recorded_steps_hold_the_first_the_last_and_no_strangers():
+    for n in (1, 2, 7, 150, 20_000):
+        steps = _record_steps(n)
+        assert {1, n} <= steps <= set(range(n + 1)) and len(steps) <= 102
+
+
+@pytest.fixture
+def plain_module():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = [(2, 10), (10, 10), (10, 1)]
+        layers = [torch.nn.Linear(n, m, dtype=torch.float64) for n, m in sizes]
+    return torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1], torch.nn.Tanh(), layers[2])
+
+
+def test_plain_module_is_pretrained_and_adapted_through_torch_func(plain_module):
+    base = pl.pretrain(Burgers(nu=0.3 / math.pi, form="soft"), network=plain_module, max_steps=30, points=150)
+    assert base.relative_l2() < 0.05
+    tuned = pl.finetune(base, Burgers(nu=0.6 / math.pi, form="soft"), rank=3, max_steps=15, points=150)
+    assert tuned.relative_l2() < tuned.compare_to_base() / 2
+
+
+def test_network_that_breaks_the_periodic_ansatz_is_refused(plain_module):
+    with pytest.raises(ValueError, match="counts on a network that is periodic in x"):
+        pl.pretrain(Burgers(), network=plain_module, max_steps=1)
