@@ -7,7 +7,6 @@ fingerprint of the base, the problem and the settings. A start with B0 A0 != 0 i
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import importlib
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pinn_lora.lora import LoRALinear, freeze
+from pinn_lora.lora import LoRALinear, freeze, merge
 from pinn_lora.network import MLP
 from pinn_lora.problem import Problem
 
@@ -42,24 +42,30 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def describe_problem(problem: Problem) -> dict[str, Any]:
-    """Where a problem's class lives and its coefficients."""
+    """Where a problem's class lives and its coefficients. ValueError for a class that is no dataclass."""
     cls = type(problem)
+    if not dataclasses.is_dataclass(cls):
+        raise ValueError(f"{cls.__name__} cannot be saved: make it a dataclass, @dataclass(frozen=True)")
     return {"module": cls.__module__, "class": cls.__qualname__, "coefficients": dataclasses.asdict(problem)}  # type: ignore[call-overload]
 
 
 def build_problem(described: dict[str, Any], folder: str | Path) -> Problem:
-    """The problem a folder was saved with; ValueError where its class cannot be imported."""
+    """The problem a folder was saved with; ValueError where its class cannot be imported or has changed."""
+    where = f"{described['module']}.{described['class']}"
     try:
         cls = getattr(importlib.import_module(described["module"]), described["class"])
     except (ImportError, AttributeError):
-        where = f"{described['module']}.{described['class']}"
         raise ValueError(
             f"{folder} was saved with the problem {where}, which cannot be imported; pass problem="
         ) from None
-    return cls(**described["coefficients"])
+    try:
+        return cls(**described["coefficients"])
+    except TypeError as error:
+        raise ValueError(f"{folder} was saved with another version of {where}: {error}; pass problem=") from None
 
 
-def _new_folder(folder: str | Path) -> Path:
+def _new_folder(folder: str | Path, notes: dict[str, Any]) -> Path:
+    json.dumps(notes)  # what cannot be written raises before anything is
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not empty; nothing was written: choose another folder")
@@ -77,12 +83,25 @@ def read_notes(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / NOTES
     if not path.is_file():
         raise ValueError(f"{folder} holds no saved solution: there is no {NOTES} in it")
-    return json.loads(path.read_text())
+    try:
+        notes = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        notes = None
+    if not isinstance(notes, dict) or notes.get("kind") not in ("adapter", "network"):
+        raise ValueError(f"{folder} holds no saved solution: its {NOTES} does not describe one")
+    return notes
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def save_network(network: nn.Module, folder: str | Path, *, notes: dict[str, Any]) -> Path:
     """All tensors of a network, with what rebuilds it where it is an MLP."""
-    folder = _new_folder(folder)
+    folder = _new_folder(folder, notes)
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, folder / NETWORK
     )
@@ -95,7 +114,7 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
     layers = {name: module for name, module in network.named_modules() if isinstance(module, LoRALinear)}
     if not layers:
         return save_network(network, folder, notes=notes)
-    folder, tensors, dense = _new_folder(folder), {}, []
+    folder, tensors, dense = _new_folder(folder, notes), {}, []
     for name, layer in layers.items():
         B, A = layer.B.detach(), layer.A.detach()
         if layer.B0 is not None and layer.A0 is not None:
@@ -136,22 +155,20 @@ def load(folder: str | Path, notes: dict[str, Any], *, problem: Problem, base: n
     if notes["kind"] == "network":
         if base is None and notes["network"] is None:
             raise ValueError(f"{folder} holds a network that is no MLP of pinn_lora; pass base= with one of its shape")
-        tensors = load_file(folder / NETWORK)
-        if base is not None:
-            network = copy.deepcopy(base)
-        else:
-            network = MLP(problem.domain, dtype=next(iter(tensors.values())).dtype, **notes["network"])
+        tensors = _read_tensors(folder / NETWORK)
+        dtype = next(iter(tensors.values())).dtype
+        network = MLP(problem.domain, dtype=dtype, **notes["network"]) if base is None else merge(base).to(dtype)
         network.load_state_dict(tensors)
         return network
     if base is None:
         raise ValueError(f"{folder} holds an adapter; pass base= with the solution it was made from")
     if fingerprint(base) != notes["base"]:
         raise ValueError(f"{folder} was made from another base: its fingerprint is {notes['base'][:12]}")
-    return _load_adapter(load_file(folder / ADAPTER), notes, base)
+    return _load_adapter(_read_tensors(folder / ADAPTER), notes, base)
 
 
 def _load_adapter(tensors: dict[str, Tensor], notes: dict[str, Any], base: nn.Module) -> nn.Module:
-    network = copy.deepcopy(base)
+    network = merge(base).to(next(iter(tensors.values())).dtype)
     for name, module in list(network.named_modules()):
         key = f"{PREFIX}{name}."
         if f"{key}lora_B.weight" not in tensors or not isinstance(module, nn.Linear):

@@ -391,6 +391,7 @@ def _html(results: Results, sections: list[Row]) -> str:
     return page.render(
         results=results,
         study=results.study,
+        made=sum(len(v.runs) for group in results.variants for v in group),
         sections=sections,
         verdict=verdict(results),
         battles=battles,

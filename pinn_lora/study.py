@@ -112,7 +112,7 @@ def _make_run(config: StudyConfig, job: Job, folder: Path, *, progress: bool) ->
             max_steps=max_steps,
             max_seconds=job.method.max_seconds,
             points=config.points,
-            resample_every=max(1, max_steps // (config.resamplings + 1)) if config.resamplings else None,
+            resample_every=math.ceil(max_steps / (config.resamplings + 1)) if config.resamplings else None,
             weights=_weights(case, case.target),
             seed=job.seed,
             dtype=config.dtype,

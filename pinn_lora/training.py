@@ -35,7 +35,8 @@ BLOW_UP = 1e3  # DIVERGED: the loss exceeds the first one so many times
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run ends, and when points are added: `resample_every` steps, by `growth` of the first number, up to a limit."""
+    """When a run ends, and when points are added: every `resample_every` steps, by `growth` of the first number, up to a
+    limit. A line search that stops before the last points were added gets the next ones at once."""
 
     max_steps: int
     max_seconds: float | None = None
@@ -65,7 +66,7 @@ def pretrain(
     """Trains all weights of a network on `problem`.
 
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
-    the default above), or any preset that trains all weights. The network is an MLP of `depth` x `width` unless given.
+    the default above), "full-adam" or "full-lbfgs". The network is an MLP of `depth` x `width` unless given.
     max_steps, where not given, is the method's. weights: by term name, see `Objective`.
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
     a loss that is not finite at the start.
@@ -85,7 +86,8 @@ def pretrain(
     for phase, (preset, steps) in enumerate(phases):
         left = None if max_seconds is None else max(max_seconds - (history[-1].seconds if history else 0.0), 0.0)
         share = left if left is None or phase == len(phases) - 1 else left * 0.5
-        budget = Budget(steps, share, resample_every if preset.max_steps < 1000 else max(steps // 15, 1))
+        every = resample_every if preset.method.implicit or resample_every is None else max(steps // 15, 1)
+        budget = Budget(steps, share, every)
         solution = _train(
             replace(solution, history=()),
             preset.method,
@@ -302,10 +304,13 @@ class _Loop:
         self.judge = _Judge(solution)
         self.unit = _work_unit(objective, theta)
         self.taken = method.start(objective.blocks, theta, step_size=step_size, max_steps=budget.max_steps)
-        self.stalls = method.adaptive  # a fixed step or a decay runs its budget
+        self.stalls = method.implicit and method.adaptive  # the others run their budget, or until a line search stops
         self.recorded = _record_steps(budget.max_steps)
         self.accepted = 0
-        self.extra = max(1, int(budget.growth * len(objective.points["residual"][0])))
+        first_points = len(objective.points["residual"][0])
+        self.extra = max(1, int(budget.growth * first_points))
+        planned = (budget.max_steps - 1) // budget.resample_every if budget.resample_every else 0
+        self.additions = max(0, min(planned, (budget.max_points - first_points) // self.extra))
         self.clock, self.held_out_losses = 0.0, []
         self.bar = tqdm(total=budget.max_steps, disable=not progress, unit="step", leave=False)
 
@@ -322,6 +327,9 @@ class _Loop:
                 self.theta = taken.theta if finite else self.theta
                 held_out = self.held_out.value(self.theta) if taken.accepted and self.stalls else None
                 self.clock += time.perf_counter() - start
+                if taken.finished and finite and self.additions:
+                    self._add_points(step)
+                    taken = replace(taken, finished=False)
                 ended = self._ended(taken, finite, held_out)
                 self.accepted += taken.accepted
                 if step in self.recorded or ended:
@@ -333,12 +341,12 @@ class _Loop:
 
     def _due(self, step: int) -> bool:
         every = self.budget.resample_every
-        room = len(self.objective.points["residual"][0]) + self.extra <= self.budget.max_points
-        return bool(every) and room and step > 1 and (step - 1) % every == 0
+        return bool(every) and self.additions > 0 and step > 1 and (step - 1) % every == 0
 
     def _add_points(self, step: int) -> None:
         grown = grow(self.objective, self.theta, self.extra, seed=1_000_003 * (self.seed + 1) + step)
         self.objective = self.objective.with_points(grown)
+        self.additions -= 1
 
     def _ended(self, taken, finite: bool, held_out: float | None) -> Status | None:
         if not finite or taken.value > BLOW_UP * self.first:

@@ -179,7 +179,7 @@ def test_the_two_engines_agree(problem, kind):
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_both_are_the_definition_by_nested_autograd(problem, kind, engine):
     network = trained(problem, kind, width=4, depth=2)
-    found = objective(problem, network, engine, n=12)
+    found = objective(problem, network, engine, n=8)
     theta = somewhere(found.blocks, network)
     R, J = by_nested_autograd(found, theta)
     for a, b in zip(sorted_rows(*found.jacobian(theta)), sorted_rows(R, J), strict=True):
@@ -212,7 +212,7 @@ def test_any_module_goes_through_the_functional_engine(problem, adapted):
     network = plain(2, len(problem.fields))
     if adapted:
         network = pl.adapt(network, rank=2, initializer="balanced", train_biases=True)
-    found = objective(problem, network, n=12)
+    found = objective(problem, network, n=8)
     theta = somewhere(found.blocks, network)
     for a, b in zip(sorted_rows(*found.jacobian(theta)), sorted_rows(*by_nested_autograd(found, theta)), strict=True):
         close(a, b)

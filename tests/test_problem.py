@@ -9,6 +9,8 @@ import torch
 
 import pinn_lora as pl
 from pinn_lora.jets import Jet, closure
+from pinn_lora.lora import Blocks
+from pinn_lora.points import first_points
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, components, parse_derivative
 
 BOX = pl.Domain(x=(-1.0, 1.0), t=(0.0, 2.0))
@@ -283,9 +285,6 @@ def test_a_data_condition_can_be_recorded_whatever_its_number_of_points(n):
     points = BOX.sample(n, seed=3)
     problem = Known((pl.data(points, known(Coordinates.of(points, BOX)) + 2.0),))
     network = pl.MLP(BOX, width=3, depth=1)
-    from pinn_lora.lora import Blocks
-    from pinn_lora.points import first_points
-
     blocks = Blocks(network)
     objective = pl.Objective(problem, network, blocks, first_points(problem, 20, seed=0))
     assert objective.term_norms(blocks.read(network))["data"] == pytest.approx(2.0)

@@ -12,23 +12,29 @@ from pinn_lora.optimizers import Closure, Optimizer
 
 @dataclass(frozen=True)
 class LBFGS(Optimizer):
-    """L-BFGS (Liu & Nocedal 1989; torch's) with a strong Wolfe line search; new points restart its secant pairs."""
+    """L-BFGS (Liu & Nocedal 1989; torch's) with a strong Wolfe line search; new points restart its secant pairs.
+
+    Finished when the line search no longer moves theta, from a fresh history too, or when it creeps: the loss fell by under
+    `stall` of itself over the last `window` steps at the same points.
+    """
 
     adaptive = True
 
     history: int = 50
+    stall: float = 1e-3
+    window: int = 100
 
     def start(self, blocks, theta, *, step_size, max_steps):
         return LBFGSRun(self, theta, step_size)
 
 
 class LBFGSRun:
-    """One torch iteration a step; finished when the line search no longer moves theta, from a fresh history too."""
+    """One torch iteration a step."""
 
     def __init__(self, settings, theta, step_size):
         self.settings, self.h = settings, step_size
         self.parameter = torch.nn.Parameter(theta.detach().clone())
-        self.closure, self.objective = Closure(self.parameter), None
+        self.closure, self.objective, self.losses = Closure(self.parameter), None, []
         self._restart()
 
     def _restart(self):
@@ -47,13 +53,16 @@ class LBFGSRun:
     def step(self, objective, theta):
         if objective is not self.objective:
             self._restart()
-            self.objective = objective
+            self.objective, self.losses = objective, []
         evaluate = self.closure.bind(objective)
         before = self.parameter.detach().clone()
         value = float(self.torch.step(evaluate))
         after = self.parameter.detach().clone()
         moved = not torch.equal(before, after)
+        self.losses.append(value)
+        recent = self.losses[-self.settings.window - 1 :]
+        creeps = len(recent) > self.settings.window and recent[-1] > (1.0 - self.settings.stall) * recent[0]
         was_fresh, self.fresh = self.fresh, False
         if not moved and not was_fresh:
             self._restart()
-        return Step(after, moved, self.h, value, finished=not moved and was_fresh)
+        return Step(after, moved, self.h, value, finished=creeps or (not moved and was_fresh))
