@@ -34,7 +34,7 @@ class System:
     jacobian: Callable[[], tuple[Tensor, Tensor]]
 
     def solve(self, h: float) -> Tensor:
-        """d of (M / h + H) d = -g: Cholesky, and QR of [sqrt(2) J; (M / h)^1/2] where rounding defeats it.
+        """d of (M / h + H) d = -g: by Cholesky; least squares with [sqrt(2) J; (M / h)^1/2] where rounding defeats it.
 
         Every pair's gauge directions N, along which H is zero, are lifted by c N N^T, c = tr H / |N|^2: d stays the same.
         """
@@ -52,10 +52,10 @@ class System:
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if failed:
             finite = bool(matrix.isfinite().all())
-            return self._solve_by_qr(h) if finite else torch.full_like(self.gradient, torch.nan)
+            return self._solve_least_squares(h) if finite else torch.full_like(self.gradient, torch.nan)
         return -torch.cholesky_solve(self.gradient[:, None], factor)[:, 0]
 
-    def _solve_by_qr(self, h: float) -> Tensor:
+    def _solve_least_squares(self, h: float) -> Tensor:
         R, J = self.jacobian()
         size = len(self.gradient)
         root = torch.zeros(size, size, dtype=J.dtype, device=J.device)

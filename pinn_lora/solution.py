@@ -140,9 +140,16 @@ def grid_points(problem: Problem) -> Tensor:
     return problem.domain.grid(size)[1] if size else problem.domain.sample(40_000, seed=7)
 
 
-@lru_cache(maxsize=8)
 def grid_reference(problem: Problem) -> np.ndarray:
-    """The reference (n, fields) at the grid points; made once for a problem."""
+    """The reference (n, fields) at the grid points; made once for a problem, where its coefficients can be hashed."""
+    try:
+        return _cached_reference(problem)
+    except TypeError:
+        return problem.reference_values(grid_points(problem))
+
+
+@lru_cache(maxsize=8)
+def _cached_reference(problem: Problem) -> np.ndarray:
     return problem.reference_values(grid_points(problem))
 
 

@@ -117,7 +117,8 @@ def _check_periodic(problem: Problem, network: nn.Module) -> None:
 
 def _pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, int]]:
     if isinstance(name, (Method, Optimizer)):
-        return [(Preset("", name, "all weights", None), 200 if max_steps is None else max_steps)]
+        preset = replace(_preset_of(name), trains="all weights", initializer=None)
+        return [(preset, preset.max_steps if max_steps is None else max_steps)]
     if name == "adam-lbfgs":
         adam, lbfgs = find_preset("full-adam"), find_preset("full-lbfgs")
         steps = 15_000 if max_steps is None else max_steps
@@ -183,6 +184,7 @@ def finetune(
             seed=seed,
         )
     network = _place(network, dtype, device)
+    _check_periodic(problem, network)
     settings = {
         "method": method if isinstance(method, str) else repr(method),
         "rank": None if whole else rank,
@@ -206,8 +208,8 @@ def finetune(
 def _preset_of(method: Method | Optimizer) -> Preset:
     if not isinstance(method, (Method, Optimizer)):
         raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
-    if method.implicit:
-        return Preset("", method)
+    if method.implicit or method.adaptive:
+        return Preset("", method, max_steps=80 if method.implicit else 5000)
     return Preset("", method, step_size=1e-3, max_steps=5000)
 
 
@@ -337,6 +339,8 @@ class _Loop:
                 if ended:
                     status = ended
                     break
+        if status is Status.COMPLETED and not self.history[-1].held_out_loss < BLOW_UP * self.history[0].held_out_loss:
+            status = Status.DIVERGED  # in its very last step
         return self.theta, status
 
     def _due(self, step: int) -> bool:

@@ -9,6 +9,8 @@ import torch
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora.optimizers.adam import Adam
+from pinn_lora.optimizers.lbfgs import LBFGS
 from pinn_lora.presets import PRESETS
 from pinn_lora.training import _record_steps
 
@@ -209,6 +211,35 @@ def test_plain_module_is_pretrained_and_adapted_through_torch_func(plain_module)
     assert base.relative_l2() < 0.05
     tuned = pl.finetune(base, Burgers(nu=0.6 / math.pi, form="soft"), rank=3, max_steps=15, points=150)
     assert tuned.relative_l2() < tuned.compare_to_base() / 2
+
+
+def test_soft_base_is_refused_for_an_ansatz_that_counts_on_periodicity():
+    base = pl.pretrain(Burgers(form="soft"), width=4, depth=2, max_steps=1, points=64)
+    with pytest.raises(ValueError, match="counts on a network that is periodic in x"):
+        pl.finetune(base, Burgers(form="ansatz"), rank=1, max_steps=1)
+
+
+def test_blow_up_in_the_last_step_is_not_completed(small_base, target):
+    tuned = pl.finetune(small_base, target, method="lora-sgd", step_size=1e3, rank=2, max_steps=1, points=100)
+    assert tuned.history[-1].loss == pytest.approx(tuned.history[0].loss), "the loss where the only step began"
+    assert tuned.status == pl.Status.DIVERGED
+
+
+def test_optimizers_given_as_instances_take_the_presets_step_sizes(small_base, target):
+    given = [pl.finetune(small_base, target, method=m, rank=2, max_steps=1, points=64) for m in (LBFGS(), Adam())]
+    assert [solution.settings["step_size"] for solution in given] == [1.0, 1e-3]
+
+
+def test_problem_that_cannot_be_hashed_has_a_reference_all_the_same(small_base):
+    @dataclass
+    class Loose(Burgers.__mro__[1]):
+        nu: float = 0.2 / math.pi
+        domain = Burgers.domain
+        periodic = ("x",)
+        residual, ansatz, reference, form = Burgers.residual, Burgers.ansatz, Burgers.reference, "ansatz"
+
+    tuned = pl.finetune(small_base, Loose(), rank=2, max_steps=1, points=64)
+    assert tuned.history[-1].relative_l2 == pytest.approx(tuned.relative_l2())
 
 
 def test_network_that_breaks_the_periodic_ansatz_is_refused(plain_module):
