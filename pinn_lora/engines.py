@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from pinn_lora.jets import Indices, Jet
-from pinn_lora.lora import Blocks, PairBlock
-from pinn_lora.network import MLP, Layer, adjoint_jets, forward_jets
+from pinn_lora.lora import Blocks
+from pinn_lora.network import MLP, units_first
+from pinn_lora.passes import Bound, CompiledPasses, LayerPlan, Passes, can_compile
 from pinn_lora.problem import Coordinates, Field, Problem, components
 
 
@@ -41,61 +41,59 @@ class Term:
 
 @dataclass(frozen=True)
 class JetChunk:
-    """Points with their coordinate jets, one entry a point set, and all sets' feature jets side by side."""
+    """Points with their coordinate jets, one entry a point set, and all sets' feature jets side by side.
+
+    `passes` run on `features`, which may end in copies of the last point: compiled passes want one length.
+    """
 
     term: Term
     coordinates: tuple[Coordinates, ...]
     jets: tuple[list[Jet], ...]
     features: Tensor
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """What is trained of one layer: keys of its weight or factors and of its bias, with their places in theta."""
-
-    pair: PairBlock | None
-    weight: slice | None
-    bias: slice | None
+    passes: Passes
 
     @property
-    def trained(self) -> bool:
-        return self.pair is not None or self.weight is not None or self.bias is not None
-
-
-class Bound(NamedTuple):
-    """theta and the layers it makes."""
-
-    theta: Tensor
-    layers: list[Layer]
+    def count(self) -> int:
+        """The points of all sets together."""
+        return len(self.jets) * self.jets[0][0].data.shape[1]
 
 
 class JetEngine:
     """Jets through an MLP and its adjoint; autograd only sees the residual as a function of the network's output jets."""
 
-    def __init__(self, problem: Problem, network: MLP, blocks: Blocks) -> None:
-        self.problem, self.network, self.blocks = problem, network, blocks
+    def __init__(self, problem: Problem, network: MLP, blocks: Blocks, *, compile: bool = False) -> None:
+        self.problem, self.network, self.blocks, self.compile = problem, network, blocks, compile
         places = {block.name: block for block in blocks.blocks}
-        self.plan = []
+        plan = []
         for i in range(len(network.layers)):
             pair, weight, bias = (places.get(f"layers.{i}{end}") for end in ("", ".weight", ".bias"))
-            self.plan.append(
-                LayerPlan(
-                    pair if isinstance(pair, PairBlock) else None,
-                    weight.slice if weight else None,
-                    bias.slice if bias else None,
-                )
-            )
-        self.lowest = next(i for i, layer in enumerate(self.plan) if layer.trained)
+            plan.append(LayerPlan(*(block for block in (pair, weight, bias))))
+        self.plan: tuple[LayerPlan, ...] = tuple(plan)
+        # glibc hands freed memory back, page by page, above a limit that grows with the largest piece freed; without
+        # this every chunk would fault its pages in again, which doubles its time
+        torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
-    def prepare(self, term: Term, points: Sequence[Tensor]) -> JetChunk:
+    def prepare(self, term: Term, points: Sequence[Tensor], length: int | None = None) -> JetChunk:
+        """A chunk; compiled, with each point set padded to `length`, where that is given and compiling was asked for."""
         names, d = self.problem.domain.names, self.problem.domain.dimension
         jets = [[Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points]
-        features = torch.cat([self.network.feature_jets(j) for j in jets], dim=1)
-        return JetChunk(term, tuple(Coordinates(p.unbind(1), names) for p in points), tuple(jets), features)
+        features = self._side_by_side([self.network.feature_jets(j) for j in jets])
+        if compiled := self.compile and length is not None and can_compile():
+            missing = len(points) * length - features.shape[1]
+            features = self._side_by_side([features, features[:, -1:].expand(-1, missing, -1)])
+        passes = (CompiledPasses if compiled else Passes)(term.indices, self.network.activation, self.plan)
+        return JetChunk(term, tuple(Coordinates(p.unbind(1), names) for p in points), tuple(jets), features, passes)
+
+    @staticmethod
+    def _side_by_side(features: Sequence[Tensor]) -> Tensor:
+        if units_first(features[0].dtype):
+            return torch.cat([f.permute(2, 0, 1) for f in features], dim=2).permute(1, 2, 0)
+        return torch.cat(list(features), dim=1)
 
     def bind(self, theta: Tensor) -> Bound:
         """The layers with theta in them; made once for all chunks."""
-        return Bound(theta, self.network.effective_layers(self.blocks.parameters(theta)))
+        factors = [tuple(p.pair.split(theta[p.pair.slice])) if p.pair is not None else () for p in self.plan]
+        return Bound(theta, self.network.effective_layers(self.blocks.parameters(theta)), factors)
 
     def _components(self, chunk: JetChunk, outputs: Tensor) -> list[Tensor]:
         parts = outputs.chunk(len(chunk.jets), dim=1)
@@ -105,77 +103,67 @@ class JetEngine:
 
     def residuals(self, bound: Bound, chunk: JetChunk) -> list[Tensor]:
         with torch.no_grad():
-            outputs, _, _ = forward_jets(bound.layers, chunk.features, chunk.term.indices, self.network.activation)
-            return self._components(chunk, outputs)
+            outputs, _ = chunk.passes.forward(bound, chunk.features)
+            return self._components(chunk, outputs[:, : chunk.count])
 
     def _forward(self, bound: Bound, chunk: JetChunk):
         with torch.no_grad():
-            outputs, inputs, tapes = forward_jets(
-                bound.layers, chunk.features, chunk.term.indices, self.network.activation
-            )
-        outputs.requires_grad_()
+            outputs, record = chunk.passes.forward(bound, chunk.features)
+        outputs = outputs[:, : chunk.count].detach().requires_grad_()
         with torch.enable_grad():
             found = self._components(chunk, outputs)
-        return outputs, inputs, tapes, found
+        return outputs, record, found
+
+    @staticmethod
+    def _seed(chunk: JetChunk, found: Sequence[Tensor], outputs: Tensor, weights: Sequence[Tensor], keep: bool = False):
+        """The adjoint of the outputs at all points of the features, for weights on the components."""
+        pairs = [(r, w) for r, w in zip(found, weights, strict=True) if r.requires_grad]
+        if pairs:  # else no component sees the network
+            seen, heavy = zip(*pairs, strict=True)
+            (seed,) = torch.autograd.grad(seen, outputs, heavy, retain_graph=keep)
+        else:
+            seed = torch.zeros_like(outputs)
+        return torch.nn.functional.pad(seed, (0, 0, 0, chunk.features.shape[1] - chunk.count))
 
     def gradient(self, bound: Bound, chunk: JetChunk, scale: float, out: Tensor) -> Tensor:
         """scale * sum over components and points of r^2; its gradient is added to `out` (P,)."""
-        outputs, inputs, tapes, found = self._forward(bound, chunk)
-        with torch.enable_grad():
-            value = scale * sum(r.square().sum() for r in found)
-        (seed,) = torch.autograd.grad(value, outputs)
+        outputs, record, found = self._forward(bound, chunk)
+        values = [r.detach() for r in found]
+        seed = self._seed(chunk, found, outputs, [2.0 * scale * r for r in values])
         with torch.no_grad():
-            adjoints = adjoint_jets(bound.layers, tapes, seed, chunk.term.indices, self.lowest)
-            for i, D in enumerate(adjoints, start=self.lowest):
-                self._add_gradient(self.plan[i], bound.theta, D, inputs[i], out)
-        return value.detach()
-
-    def _add_gradient(self, plan: LayerPlan, theta: Tensor, D: Tensor, H: Tensor, out: Tensor) -> None:
-        """Adds sum_si D_si H_si^T and its products with the factors. Thin products are written with their short side
-        first, which runs several times faster than the transpose."""
-        D2, H2 = D.reshape(-1, D.shape[-1]), H.reshape(-1, H.shape[-1])
-        if plan.pair is not None:
-            (B, A), (gB, gA) = (plan.pair.split(v[plan.pair.slice]) for v in (theta, out))
-            gB.add_(((A @ H2.T) @ D2).T, alpha=plan.pair.scale)
-            gA.addmm_(B.T @ D2.T, H2, alpha=plan.pair.scale)
-        if plan.weight is not None:
-            G = out[plan.weight].view(D.shape[-1], H.shape[-1])
-            if H.shape[-1] < D.shape[-1]:
-                G.add_((H2.T @ D2).T)
-            else:
-                G.addmm_(D2.T, H2)
-        if plan.bias is not None:
-            out[plan.bias] += D[0].sum(0)
+            pieces = [piece for layer in self.plan for block in layer.blocks for piece in block.split(out[block.slice])]
+            for piece, gradient in zip(pieces, chunk.passes.gradients(bound, record, seed), strict=True):
+                piece += gradient
+        return scale * sum(r @ r for r in values)
 
     def jacobian(self, bound: Bound, chunk: JetChunk) -> tuple[Tensor, Tensor]:
         """The components (C, N) and their Jacobian (C, N, P)."""
-        outputs, inputs, tapes, found = self._forward(bound, chunk)
-        sets, n = len(chunk.jets), len(found[0])
+        outputs, record, found = self._forward(bound, chunk)
+        sets, n, lowest = len(chunk.jets), len(found[0]), chunk.passes.lowest
         J = outputs.new_zeros(len(found), n, self.blocks.size)
         for c, r in enumerate(found):
-            (seed,) = torch.autograd.grad(r.sum(), outputs, retain_graph=True)
+            seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
             with torch.no_grad():
-                adjoints = adjoint_jets(bound.layers, tapes, seed, chunk.term.indices, self.lowest)
-                for i, D in enumerate(adjoints, start=self.lowest):
+                for i, D in enumerate(chunk.passes.adjoints(bound, record, seed), start=lowest):
                     for k in range(sets):
                         part = slice(k * n, (k + 1) * n)
-                        self._add_rows(self.plan[i], bound.theta, D[:, part], inputs[i][:, part], J[c])
+                        self._add_rows(self.plan[i], bound.factors[i], D[:, part], record.inputs[i][:, part], J[c])
         return torch.stack(found).detach(), J
 
-    def _add_rows(self, plan: LayerPlan, theta: Tensor, D: Tensor, H: Tensor, rows: Tensor) -> None:
+    def _add_rows(self, plan: LayerPlan, factors: tuple[Tensor, ...], D: Tensor, H: Tensor, rows: Tensor) -> None:
         """Adds dr_i/d(block) = sum_s D_si H_si^T and its products with the factors to the rows (N, P)."""
         n, left = len(rows), D.permute(1, 2, 0)
         if plan.pair is not None:
-            B, A = plan.pair.split(theta[plan.pair.slice])
+            B, A = factors
             at, s = plan.pair.start, plan.pair.scale
             dB = torch.bmm(left, (H @ A.T).permute(1, 0, 2))
             dA = torch.bmm((D @ B).permute(1, 2, 0), H.permute(1, 0, 2))
             rows[:, at : at + B.numel()].add_(dB.view(n, -1), alpha=s)
             rows[:, at + B.numel() : at + plan.pair.size].add_(dA.view(n, -1), alpha=s)
         if plan.weight is not None:
-            rows[:, plan.weight] += torch.bmm(left, H.permute(1, 0, 2)).view(n, -1)
+            rows[:, plan.weight.slice] += torch.bmm(left, H.permute(1, 0, 2)).view(n, -1)
         if plan.bias is not None:
-            rows[:, plan.bias] += D[0]
+            rows[:, plan.bias.slice] += D[0]
 
 
 @dataclass(frozen=True)
@@ -193,7 +181,7 @@ class FunctionalEngine:
     def __init__(self, problem: Problem, network: nn.Module, blocks: Blocks) -> None:
         self.problem, self.network, self.blocks = problem, network, blocks
 
-    def prepare(self, term: Term, points: Sequence[Tensor]) -> FunctionalChunk:
+    def prepare(self, term: Term, points: Sequence[Tensor], length: int | None = None) -> FunctionalChunk:
         return FunctionalChunk(term, tuple(points))
 
     def bind(self, theta: Tensor) -> Tensor:

@@ -83,38 +83,46 @@ def composition_table(indices: Indices) -> tuple[tuple[int, float, tuple[int, ..
     return tuple(table)
 
 
-def _in_place(*tensors: Tensor) -> bool:
-    """Whether results may be accumulated in place: not under autograd, nor while torch.compile traces."""
-    watched = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return not (watched or torch.compiler.is_compiling())
+def _watched(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _product(factors: Iterable[Tensor]) -> Tensor:
     return reduce(operator.mul, factors)  # math.prod would spend a pass over memory on its 1
 
 
-def compose(phi: Sequence[Tensor], u: Tensor, indices: Indices) -> Tensor:
+def _stack(rows: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The rows as one tensor, laid out in memory as `like` is."""
+    if like.dim() == 3 and like.stride(0) < like.stride(2):
+        return torch.stack([row.T for row in rows], dim=1).permute(1, 2, 0)
+    return torch.stack(list(rows))
+
+
+def compose(phi: Sequence[Tensor], u: Tensor, indices: Indices, *, pure: bool = False) -> Tensor:
     """The stacked derivatives of phi(u): `u` is (S, ...), phi[k] the k-th derivative of phi at its value.
 
-    The value u[0] itself is not read.
+    The value u[0] itself is not read. Nothing is written in place where `pure`, or under autograd.
     """
-    in_place = _in_place(u, phi[0])
-    if in_place:
-        out = torch.empty_like(u)
-        out[0] = phi[0]
-        torch.mul(u[1:], phi[1] if len(indices) > 1 else 0.0, out=out[1:])
-        rows, add = list(out.unbind(0)), Tensor.addcmul_
-    else:
+    pure = pure or _watched(u, phi[0])
+    out = u if pure else torch.empty_like(u)
+    if pure:
         rows, add = [phi[0], *(u[a] * phi[1] for a in range(1, len(indices)))], torch.addcmul
+    else:
+        out[0] = phi[0]
+        if len(indices) > 1:
+            torch.mul(u[1:], phi[1], out=out[1:])
+        rows, add = list(out.unbind(0)), Tensor.addcmul_
     for a, c, factors in composition_table(indices):
         rows[a] = add(rows[a], _product(u[b] for b in factors), phi[len(factors)], value=c)
-    return out if in_place else torch.stack(rows)
+    return _stack(rows, like=u) if pure else out
 
 
-def compose_adjoint(phi: Sequence[Tensor], u: Tensor, adjoint: Tensor, indices: Indices) -> Tensor:
+def compose_adjoint(
+    phi: Sequence[Tensor], u: Tensor, adjoint: Tensor, indices: Indices, *, pure: bool = False
+) -> Tensor:
     """Transpose of the derivative of `compose` in u, applied to `adjoint` (S, ...). Needs phi up to one order more."""
-    in_place = _in_place(u, phi[0], adjoint)
-    out, add = adjoint * phi[1], Tensor.addcmul_ if in_place else torch.addcmul
+    pure = pure or _watched(u, phi[0], adjoint)
+    out, add = adjoint * phi[1], torch.addcmul if pure else Tensor.addcmul_
     rows = list(out.unbind(0))
     if len(indices) > 1:
         linear = adjoint[1] * u[1]
@@ -129,7 +137,7 @@ def compose_adjoint(phi: Sequence[Tensor], u: Tensor, adjoint: Tensor, indices: 
             weighted = adjoint[a] * _product(u[other] for other in others)
             rows[b] = add(rows[b], weighted, phi[k], value=c * times)
         rows[0] = add(rows[0], weighted * u[b], phi[k + 1], value=c)
-    return out if in_place else torch.stack(rows)
+    return _stack(rows, like=u) if pure else out
 
 
 class Jet:
@@ -226,24 +234,28 @@ def _tanh_polynomial(order: int) -> tuple[float, ...]:
     return tuple(found)
 
 
-def tanh_derivatives(u: Tensor, order: int) -> list[Tensor]:
-    """tanh and its derivatives by T' = 1 - T^2; those up to the third in few passes over memory."""
-    zero = u.new_zeros(())
-    value = torch.tanh(u)
+def tanh_derivatives(u: Tensor, order: int, value: Tensor | None = None) -> list[Tensor]:
+    """tanh and its derivatives by T' = 1 - T^2; those up to the third in few passes over memory.
+
+    `value` is tanh u where it is known.
+    """
+    one = u.new_ones(())
+    value = torch.tanh(u) if value is None else value
     found = [value]
     if order >= 1:
-        found.append(torch.addcmul(zero + 1.0, value, value, value=-1.0))
+        found.append(torch.addcmul(one, value, value, value=-1.0))
     if order >= 2:
-        found.append(torch.addcmul(zero, value, found[1], value=-2.0))
+        found.append(torch.addcmul(one - 1.0, value, found[1], value=-2.0))
     if order >= 3:
-        found.append(torch.sub(4.0, found[1], alpha=6.0) * found[1])
+        found.append(torch.sub(4.0 * one, found[1], alpha=6.0) * found[1])
     for k in range(4, order + 1):
-        found.append(sum((c * value**j for j, c in enumerate(_tanh_polynomial(k)) if c), start=zero))
+        found.append(sum((c * value**j for j, c in enumerate(_tanh_polynomial(k)) if c), start=one - 1.0))
     return found
 
 
-def sin_derivatives(u: Tensor, order: int) -> list[Tensor]:
-    s, c = torch.sin(u), torch.cos(u)
+def sin_derivatives(u: Tensor, order: int, value: Tensor | None = None) -> list[Tensor]:
+    """sin and its derivatives; `value` is sin u where it is known."""
+    s, c = torch.sin(u) if value is None else value, torch.cos(u)
     return [(s, c, -s, -c)[k % 4] for k in range(order + 1)]
 
 

@@ -12,9 +12,27 @@ from torch import Tensor, nn
 
 from pinn_lora.catalog import choose
 from pinn_lora.domain import Domain
-from pinn_lora.jets import FUNCTIONS, Indices, Jet, compose, compose_adjoint, cos, max_order, sin
+from pinn_lora.jets import (
+    Indices,
+    Jet,
+    compose,
+    compose_adjoint,
+    cos,
+    max_order,
+    sin,
+    sin_derivatives,
+    tanh_derivatives,
+)
 
-ACTIVATIONS = ("tanh", "sin")
+
+def _tanh(u: Tensor, order: int, value: Tensor | None = None) -> list[Tensor]:
+    """tanh u = 2 sigmoid(2 u) - 1 errs by no more than the rounding of 1, and takes a quarter of torch.tanh's time."""
+    if value is None:
+        value = torch.sigmoid(2.0 * u).sub(0.5).mul_(2.0)
+    return tanh_derivatives(u, order, value)
+
+
+ACTIVATIONS: dict[str, Callable[..., list[Tensor]]] = {"tanh": _tanh, "sin": sin_derivatives}
 
 
 class Layer(NamedTuple):
@@ -108,7 +126,10 @@ class MLP(nn.Module):
 
     def feature_jets(self, coordinates: Sequence[Jet]) -> Tensor:
         """The inputs' jets (S, N, n): they depend on no parameter, so they are made once for a set of points."""
-        return torch.stack([jet.data for jet in self.features(coordinates)], dim=-1)
+        rows = [jet.data for jet in self.features(coordinates)]
+        if units_first(rows[0].dtype):
+            return torch.stack(rows).permute(1, 2, 0)
+        return torch.stack(rows, dim=-1)
 
     def effective_layers(self, parameters: dict[str, Tensor]) -> list[Layer]:
         """Every layer's weight and bias with `parameters` (by qualified name) in place of the trained ones."""
@@ -126,22 +147,36 @@ def _tensors(module: nn.Module):
     yield from module.named_buffers(recurse=False)
 
 
+def units_first(dtype: torch.dtype) -> bool:
+    """Whether jets (S, N, n) lie in memory as (n, S, N): in float64 the products with the small matrices of a layer run
+    1.2 to 1.6 times faster so, in float32 a tenth slower."""
+    return dtype == torch.float64
+
+
+def as_matrix(h: Tensor) -> Tensor:
+    """Jets (S, N, n) as a matrix (n, S N)."""
+    return h.permute(2, 0, 1).reshape(h.shape[-1], -1) if units_first(h.dtype) else h.reshape(-1, h.shape[-1]).T
+
+
 def linear_jets(h: Tensor, weight: Tensor) -> Tensor:
     """A linear layer without its bias on jets (S, N, n)."""
-    return (h.reshape(-1, h.shape[-1]) @ weight.T).view(*h.shape[:2], -1)
+    product = torch.mul if h.shape[-1] == 1 else torch.matmul
+    if units_first(h.dtype):
+        return product(weight, as_matrix(h)).view(-1, *h.shape[:2]).permute(1, 2, 0)
+    return product(h.reshape(-1, h.shape[-1]), weight.T).view(*h.shape[:2], -1)
 
 
 def forward_jets(
-    layers: Sequence[Layer], features: Tensor, indices: Indices, activation: str
+    layers: Sequence[Layer], features: Tensor, indices: Indices, activation: str, *, pure: bool = False
 ) -> tuple[Tensor, list[Tensor], list[Tape]]:
     """Output jets (S, N, fields), every layer's input jets and the hidden layers' tape."""
-    derivatives: Callable[[Tensor, int], list[Tensor]] = FUNCTIONS[activation]
+    derivatives = ACTIVATIONS[activation]
     order = max_order(indices) + 1
     inputs, tapes, h = [features], [], features
     for layer in layers[:-1]:
         z = linear_jets(h, layer.weight)
         phi = derivatives(z[0] + layer.bias, order)  # the bias belongs to the value alone, which nothing else reads
-        h = compose(phi, z, indices)
+        h = compose(phi, z, indices, pure=pure)
         tapes.append(Tape(z, phi))
         inputs.append(h)
     outputs = linear_jets(h, layers[-1].weight)
@@ -149,12 +184,18 @@ def forward_jets(
 
 
 def adjoint_jets(
-    layers: Sequence[Layer], tapes: Sequence[Tape], seed: Tensor, indices: Indices, lowest: int = 0
+    layers: Sequence[Layer],
+    tapes: Sequence[Tape],
+    seed: Tensor,
+    indices: Indices,
+    lowest: int = 0,
+    *,
+    pure: bool = False,
 ) -> list[Tensor]:
     """The adjoints (S, N, m) of every layer's pre-activations, from `seed` (S, N, fields) down to layer `lowest`."""
     found = [seed]
     for i in range(len(layers) - 1, lowest, -1):
-        back = linear_jets(seed, layers[i].weight.T.contiguous())  # in float64 faster than with a strided matrix
-        seed = compose_adjoint(tapes[i - 1].phi, tapes[i - 1].z, back, indices)
+        back = linear_jets(seed, layers[i].weight.T)
+        seed = compose_adjoint(tapes[i - 1].phi, tapes[i - 1].z, back, indices, pure=pure)
         found.append(seed)
     return found[::-1]

@@ -20,7 +20,11 @@ from pinn_lora.network import MLP
 from pinn_lora.problem import Problem
 
 Points = Mapping[str, tuple[Tensor, ...]]
-CHUNK = 1024  # points that go through the network together: their jets stay in the processor's cache
+CHUNK = 1024
+
+
+def chunk_length(dtype: torch.dtype) -> int:
+    return CHUNK
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Objective:
     points: Points
     weights: Mapping[str, float] = field(default_factory=dict)
     engine: str | None = None
+    compile: bool = False
     work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:
@@ -62,7 +67,13 @@ class Objective:
             raise ValueError(
                 f"engine='jets' needs a pinn_lora.MLP, not a {type(self.network).__name__}; use 'functional'"
             )
-        engine = (JetEngine if kind == "jets" else FunctionalEngine)(self.problem, self.network, self.blocks)
+        if self.compile and kind != "jets":
+            raise ValueError("compile=True needs the engine 'jets'; leave it out for other networks than pinn_lora.MLP")
+        engine = (
+            JetEngine(self.problem, self.network, self.blocks, compile=self.compile)
+            if kind == "jets"
+            else FunctionalEngine(self.problem, self.network, self.blocks)
+        )
         object.__setattr__(self, "_engine", engine)
         object.__setattr__(self, "_chunks", list(self._prepare(engine)))
 
@@ -70,15 +81,17 @@ class Objective:
         like = next(iter(self.network.state_dict().values()))
         for name, operator, condition in self.problem.terms():
             paired = bool(condition and condition.paired)
-            indices = self.problem.needed(operator, paired=paired)
+            fixed = condition.points if condition else None
+            indices = self.problem.needed(operator, paired=paired, points=fixed)
             term = Term(name, operator, float(self.weights.get(name, 1.0)), indices, paired)
+            if name not in self.points:
+                raise ValueError(f"there are no points for the term {name} (points given: {', '.join(self.points)})")
             sets = [points.to(like) for points in self.points[name]]
-            whole = (
-                condition is not None and condition.points is not None
-            )  # data values are given for all points at once
-            size = len(sets[0]) if whole else CHUNK
+            count = len(sets[0])
+            size = count if fixed is not None else chunk_length(like.dtype)  # data values stand for all points at once
+            length = size if fixed is None and count >= size else None  # too few points to be worth compiling
             for part in zip(*(points.split(size) for points in sets), strict=True):
-                yield engine.prepare(term, part), term.weight / len(sets[0])
+                yield engine.prepare(term, part, length), term.weight / count
 
     def with_points(self, points: Points) -> Objective:
         """The same loss at other points, counting its work in the same place."""

@@ -17,7 +17,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 LEVELS: list[set[str]] = [
     {"about", "catalog", "configs", "domain", "figures", "initializers", "jets", "memory", "plots"},
     {"lora", "network", "problem"},
-    {"adapters", "engines", "problems"},
+    {"adapters", "passes", "problems"},
+    {"engines"},
     {"objective"},
     {"integrators", "lifts", "metrics", "points"},
     {"flow", "optimizers", "solution"},
