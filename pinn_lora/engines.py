@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from pinn_lora.jets import Indices, Jet
-from pinn_lora.lora import Blocks
+from pinn_lora.lora import Blocks, DenseBlock, PairBlock
 from pinn_lora.network import MLP, units_first
 from pinn_lora.passes import Bound, CompiledPasses, LayerPlan, Passes, can_compile
 from pinn_lora.problem import Coordinates, Field, Problem, components
@@ -67,7 +68,9 @@ class JetEngine:
         plan = []
         for i in range(len(network.layers)):
             pair, weight, bias = (places.get(f"layers.{i}{end}") for end in ("", ".weight", ".bias"))
-            plan.append(LayerPlan(*(block for block in (pair, weight, bias))))
+            plan.append(
+                LayerPlan(cast(PairBlock | None, pair), cast(DenseBlock | None, weight), cast(DenseBlock | None, bias))
+            )
         self.plan: tuple[LayerPlan, ...] = tuple(plan)
         # glibc hands freed memory back, page by page, above a limit that grows with the largest piece freed; without
         # this every chunk would fault its pages in again, which doubles its time
@@ -78,10 +81,11 @@ class JetEngine:
         names, d = self.problem.domain.names, self.problem.domain.dimension
         jets = [[Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points]
         features = self._side_by_side([self.network.feature_jets(j) for j in jets])
-        if compiled := self.compile and length is not None and can_compile():
-            missing = len(points) * length - features.shape[1]
+        kind: type[Passes] = Passes
+        if length is not None and self.compile and can_compile():
+            kind, missing = CompiledPasses, len(points) * length - features.shape[1]
             features = self._side_by_side([features, features[:, -1:].expand(-1, missing, -1)])
-        passes = (CompiledPasses if compiled else Passes)(term.indices, self.network.activation, self.plan)
+        passes = kind(term.indices, self.network.activation, self.plan)
         return JetChunk(term, tuple(Coordinates(p.unbind(1), names) for p in points), tuple(jets), features, passes)
 
     @staticmethod
@@ -134,36 +138,50 @@ class JetEngine:
             pieces = [piece for layer in self.plan for block in layer.blocks for piece in block.split(out[block.slice])]
             for piece, gradient in zip(pieces, chunk.passes.gradients(bound, record, seed), strict=True):
                 piece += gradient
-        return scale * sum(r @ r for r in values)
+        return scale * torch.stack([r @ r for r in values]).sum()
 
     def jacobian(self, bound: Bound, chunk: JetChunk) -> tuple[Tensor, Tensor]:
-        """The components (C, N) and their Jacobian (C, N, P)."""
+        """The components (C, N) and their Jacobian (C, N, P), in memory (C, P, N)."""
         outputs, record, found = self._forward(bound, chunk)
-        sets, n, lowest = len(chunk.jets), len(found[0]), chunk.passes.lowest
-        J = outputs.new_zeros(len(found), n, self.blocks.size)
+        n, lowest = len(found[0]), chunk.passes.lowest
+        J = outputs.new_empty(len(found), self.blocks.size, n)
         for c, r in enumerate(found):
             seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
             with torch.no_grad():
                 for i, D in enumerate(chunk.passes.adjoints(bound, record, seed), start=lowest):
-                    for k in range(sets):
-                        part = slice(k * n, (k + 1) * n)
-                        self._add_rows(self.plan[i], bound.factors[i], D[:, part], record.inputs[i][:, part], J[c])
-        return torch.stack(found).detach(), J
+                    self._fill(self.plan[i], bound.factors[i], D, record.inputs[i], J[c])
+        return torch.stack(found).detach(), J.transpose(1, 2)
 
-    def _add_rows(self, plan: LayerPlan, factors: tuple[Tensor, ...], D: Tensor, H: Tensor, rows: Tensor) -> None:
-        """Adds dr_i/d(block) = sum_s D_si H_si^T and its products with the factors to the rows (N, P)."""
-        n, left = len(rows), D.permute(1, 2, 0)
+    @staticmethod
+    def _fill(plan: LayerPlan, factors: tuple[Tensor, ...], D: Tensor, H: Tensor, J: Tensor) -> None:
+        """Writes a layer's blocks of J (P, N): dr_i/dW = sum_s D_si H_si^T and its products with the factors.
+
+        Where a residual sees several point sets, they follow each other in D (S, N, m) and H (S, N, n).
+        """
+        pieces = [J[block.slice] for block in plan.blocks]
+        D, H = (x.permute(2, 0, 1) for x in (D, H))
         if plan.pair is not None:
-            B, A = factors
-            at, s = plan.pair.start, plan.pair.scale
-            dB = torch.bmm(left, (H @ A.T).permute(1, 0, 2))
-            dA = torch.bmm((D @ B).permute(1, 2, 0), H.permute(1, 0, 2))
-            rows[:, at : at + B.numel()].add_(dB.view(n, -1), alpha=s)
-            rows[:, at + B.numel() : at + plan.pair.size].add_(dA.view(n, -1), alpha=s)
+            (B, A), rows = factors, pieces.pop(0)
+            _outer(D, plan.pair.scale * torch.tensordot(A, H, 1), out=rows[: B.numel()])
+            _outer(plan.pair.scale * torch.tensordot(B.T, D, 1), H, out=rows[B.numel() :])
         if plan.weight is not None:
-            rows[:, plan.weight.slice] += torch.bmm(left, H.permute(1, 0, 2)).view(n, -1)
+            _outer(D, H, out=pieces.pop(0))
         if plan.bias is not None:
-            rows[:, plan.bias.slice] += D[0]
+            n = J.shape[1]
+            torch.sum(D[:, 0, : D.shape[2] // n * n].unflatten(1, (-1, n)), 1, out=pieces.pop(0))
+
+
+def _outer(D: Tensor, H: Tensor, *, out: Tensor) -> None:
+    """out (m n, N) = sum_s D_s H_s^T at each of the N points, for D (m, S, N) and H (n, S, N)."""
+    n = out.shape[1]
+    D, H, out = D.contiguous(), H.contiguous(), out.view(len(D), len(H), n)
+    for k in range(D.shape[2] // n):
+        for s in range(D.shape[1]):
+            left, right = (x[:, s, k * n : (k + 1) * n] for x in (D, H))
+            if k == s == 0:
+                torch.mul(left.unsqueeze(1), right, out=out)
+            else:
+                out.addcmul_(left.unsqueeze(1), right)
 
 
 @dataclass(frozen=True)
@@ -207,8 +225,9 @@ class FunctionalEngine:
     def gradient(self, theta: Tensor, chunk: FunctionalChunk, scale: float, out: Tensor) -> Tensor:
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
-            value = scale * sum(r.square().sum() for r in self._components(theta, chunk))
-            out += torch.autograd.grad(value, theta)[0]
+            value = scale * torch.stack(self._components(theta, chunk)).square().sum()
+            if value.requires_grad:  # else no component sees the network
+                out += torch.autograd.grad(value, theta)[0]
         return value.detach()
 
     def jacobian(self, theta: Tensor, chunk: FunctionalChunk) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ Indices = tuple[Index, ...]
 
 def closure(indices: Iterable[Index]) -> Indices:
     """The smallest downward-closed set that holds `indices` and the value, ordered by order, then by index."""
-    found = {()}
+    found: set[Index] = {()}
     for index in indices:
         index = tuple(sorted(index))
         for size in range(1, len(index) + 1):
@@ -181,7 +181,7 @@ class Jet:
         if not isinstance(other, Jet):
             return self._like(self.data * other)
         f, g = self.data, other.data
-        rows = [sum(c * f[b] * g[d] for c, b, d in terms) for terms in product_table(self.indices)]
+        rows = [torch.stack([c * f[b] * g[d] for c, b, d in terms]).sum(0) for terms in product_table(self.indices)]
         return self._like(torch.stack(rows))
 
     __radd__, __rmul__ = __add__, __mul__

@@ -73,7 +73,7 @@ class MLP(nn.Module):
         if width < 1 or depth < 1:
             raise ValueError(f"a network needs width and depth of at least 1, not {width} and {depth}")
         self.domain, self.periodic = domain, tuple(periodic)
-        self.activation = choose(activation, ACTIVATIONS, what="activation")
+        self.activation = choose(activation, list(ACTIVATIONS), what="activation")
         for name in self.periodic:
             domain.number(name)
         sizes = [domain.dimension + len(self.periodic), *[width] * depth, fields]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -178,4 +178,4 @@ def _compile(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own deprecations
         graph = make_fx(function)(*tensors)
-        return torch._inductor.compile(graph, list(tensors))
+        return cast(Callable[..., list[Tensor]], torch._inductor.compile(graph, list(tensors)))
