@@ -149,7 +149,8 @@ class JetEngine:
             seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
             with torch.no_grad():
                 for i, D in enumerate(chunk.passes.adjoints(bound, record, seed), start=lowest):
-                    self._fill(self.plan[i], bound.factors[i], D, record.inputs[i], J[c])
+                    real = slice(0, chunk.count)  # without the copies at the end
+                    self._fill(self.plan[i], bound.factors[i], D[:, real], record.inputs[i][:, real], J[c])
         return torch.stack(found).detach(), J.transpose(1, 2)
 
     @staticmethod
@@ -167,8 +168,7 @@ class JetEngine:
         if plan.weight is not None:
             _outer(D, H, out=pieces.pop(0))
         if plan.bias is not None:
-            n = J.shape[1]
-            torch.sum(D[:, 0, : D.shape[2] // n * n].unflatten(1, (-1, n)), 1, out=pieces.pop(0))
+            torch.sum(D[:, 0].unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
 
 
 def _outer(D: Tensor, H: Tensor, *, out: Tensor) -> None:

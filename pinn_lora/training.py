@@ -35,14 +35,14 @@ BLOW_UP = 1e3  # DIVERGED: the loss exceeds the first one so many times
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run ends, and when points are added: every `resample_every` steps, by `growth` of the first number, up to a
-    limit. A line search that stops before the last points were added gets the next ones at once."""
+    """When a run ends, and when points are added: every `resample_every` steps, by `growth` of the first number, at most up
+    to `most` times it. A line search that stops before the last points were added gets the next ones at once."""
 
     max_steps: int
     max_seconds: float | None = None
     resample_every: int | None = 10
     growth: float = 0.25
-    max_points: int = 12_000
+    most: float = 3.0
 
 
 def pretrain(
@@ -55,19 +55,21 @@ def pretrain(
     step_size: float | None = None,
     max_steps: int | None = None,
     max_seconds: float | None = None,
-    points: int = 4000,
+    points: int = 3000,
     resample_every: int | None = 10,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    compile: bool = False,
     progress: bool = False,
 ) -> Solution:
     """Trains all weights of a network on `problem`.
 
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
     the default above), "full-adam" or "full-lbfgs". The network is an MLP of `depth` x `width` unless given.
-    max_steps, where not given, is the method's. weights: by term name, see `Objective`.
+    max_steps, where not given, is the method's. weights: by term name, see `Objective`. compile: fused kernels with the
+    same numbers; needs a C++ compiler and some seconds for every new shape, so it pays for long runs.
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
     a loss that is not finite at the start.
     """
@@ -96,6 +98,7 @@ def pretrain(
             points=points,
             weights=weights,
             seed=seed,
+            compile=compile,
             progress=progress,
         )
         history += _shifted(solution.history, history)
@@ -125,7 +128,7 @@ def _pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, 
         return [(adam, max(steps // 3, 1)), (lbfgs, max(steps - steps // 3, 1))]
     names = ["adam-lbfgs", "full-lm", "full-adam", "full-lbfgs"]
     preset = find_preset(choose(name, names, what="pretraining method"))
-    default = 200 if name == "full-lm" else preset.max_steps
+    default = 250 if name == "full-lm" else preset.max_steps
     return [(preset, default if max_steps is None else max_steps)]
 
 
@@ -159,13 +162,14 @@ def finetune(
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    compile: bool = False,
     progress: bool = False,
 ) -> Solution:
     """Adapts `base` to `problem` by factors of the given rank, or by all weights where the method is a "full-" one.
 
     method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the first step size and
     the budget are the preset's where not given. Points are kept, and residual-adaptive ones added every `resample_every`
-    steps; None adds none. The base is left as it is. Raises ValueError for names that do not exist, a rank above a layer's
+    steps; None adds none. compile: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not exist, a rank above a layer's
     size and a loss that is not finite at the start.
     """
     preset = find_preset(method) if isinstance(method, str) else _preset_of(method)
@@ -201,6 +205,7 @@ def finetune(
         points=points,
         weights=weights,
         seed=seed,
+        compile=compile,
         progress=progress,
     )
 
@@ -267,6 +272,7 @@ def _train(
     points: int,
     weights: Mapping[str, float] | None,
     seed: int,
+    compile: bool,
     progress: bool,
 ) -> Solution:
     problem, network = solution.problem, solution.network
@@ -276,7 +282,8 @@ def _train(
         raise ValueError(f"max_steps is {budget.max_steps}; it must be at least 1")
     blocks = Blocks(network)
     theta = blocks.read(network)
-    objective = Objective(problem, network, blocks, first_points(problem, points, seed=seed), weights or {})
+    chosen = first_points(problem, points, seed=seed)
+    objective = Objective(problem, network, blocks, chosen, weights or {}, compile=compile)
     held_out = replace(objective, points=held_out_points(problem), work=Work())
     first = objective.value(theta)
     if not math.isfinite(first):
@@ -312,7 +319,7 @@ class _Loop:
         first_points = len(objective.points["residual"][0])
         self.extra = max(1, int(budget.growth * first_points))
         planned = (budget.max_steps - 1) // budget.resample_every if budget.resample_every else 0
-        self.additions = max(0, min(planned, (budget.max_points - first_points) // self.extra))
+        self.additions = min(planned, int((budget.most - 1.0) * first_points) // self.extra)
         self.clock, self.held_out_losses = 0.0, []
         self.bar = tqdm(total=budget.max_steps, disable=not progress, unit="step", leave=False)
 
