@@ -18,7 +18,7 @@ from torch.func import functional_call, jvp
 from pinn_lora.jets import Indices, Jet
 from pinn_lora.lora import Blocks, DenseBlock, PairBlock
 from pinn_lora.network import MLP, units_first
-from pinn_lora.passes import Bound, CompiledPasses, LayerPlan, Passes, can_compile
+from pinn_lora.passes import Bound, LayerPlan, Passes, can_compile
 from pinn_lora.problem import Coordinates, Field, Problem, components
 
 
@@ -72,6 +72,8 @@ class JetEngine:
                 LayerPlan(cast(PairBlock | None, pair), cast(DenseBlock | None, weight), cast(DenseBlock | None, bias))
             )
         self.plan: tuple[LayerPlan, ...] = tuple(plan)
+        if sum(block.size for layer in plan for block in layer.blocks) != blocks.size:
+            raise ValueError("this MLP trains more than its layers, which jets do not see; use engine='functional'")
         # glibc hands freed memory back, page by page, above a limit that grows with the largest piece freed; without
         # this every chunk would fault its pages in again, which doubles its time
         torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
@@ -81,11 +83,10 @@ class JetEngine:
         names, d = self.problem.domain.names, self.problem.domain.dimension
         jets = [[Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points]
         features = self._side_by_side([self.network.feature_jets(j) for j in jets])
-        kind: type[Passes] = Passes
+        passes = Passes(term.indices, self.network.activation, self.plan)
         if length is not None and self.compile and can_compile():
-            kind, missing = CompiledPasses, len(points) * length - features.shape[1]
+            passes, missing = passes.compiled(), len(points) * length - features.shape[1]
             features = self._side_by_side([features, features[:, -1:].expand(-1, missing, -1)])
-        passes = kind(term.indices, self.network.activation, self.plan)
         return JetChunk(term, tuple(Coordinates(p.unbind(1), names) for p in points), tuple(jets), features, passes)
 
     @staticmethod

@@ -181,7 +181,8 @@ class Jet:
         if not isinstance(other, Jet):
             return self._like(self.data * other)
         f, g = self.data, other.data
-        rows = [torch.stack([c * f[b] * g[d] for c, b, d in terms]).sum(0) for terms in product_table(self.indices)]
+        table = product_table(self.indices)
+        rows = [reduce(operator.add, [c * f[b] * g[d] for c, b, d in terms]) for terms in table]
         return self._like(torch.stack(rows))
 
     __radd__, __rmul__ = __add__, __mul__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, cast
 
 import torch
@@ -54,6 +55,10 @@ class Passes:
     indices: Indices
     activation: str
     plan: tuple[LayerPlan, ...]
+
+    @cache  # noqa: B019 - one object for equal passes, whose kernels are found again
+    def compiled(self) -> CompiledPasses:
+        return CompiledPasses(self.indices, self.activation, self.plan)
 
     @property
     def lowest(self) -> int:

@@ -60,9 +60,10 @@ def _each(function: Any, arguments: list[tuple], config: StudyConfig, what: str,
     """Calls the function for each, in this process or in `jobs` others, with a bar of what is done and time left."""
     if not arguments:
         return
-    inner = progress and config.jobs == 1
+    jobs = min(config.jobs, len(arguments))
+    inner = progress and jobs == 1
     calls = (delayed(function)(*a, progress=inner) for a in arguments)
-    results: Iterator[str] = Parallel(n_jobs=config.jobs, return_as="generator_unordered")(calls)  # type: ignore[assignment]
+    results: Iterator[str] = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)  # type: ignore[assignment]
     with tqdm(total=len(arguments), desc=what, unit="run", disable=not progress, dynamic_ncols=True) as bar:
         for line in results:
             bar.set_postfix_str(line)

@@ -169,8 +169,8 @@ def finetune(
 
     method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the first step size and
     the budget are the preset's where not given. Points are kept, and residual-adaptive ones added every `resample_every`
-    steps; None adds none. compile: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not exist, a rank above a layer's
-    size and a loss that is not finite at the start.
+    steps; None adds none. compile: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not
+    exist, a rank above a layer's size and a loss that is not finite at the start.
     """
     preset = find_preset(method) if isinstance(method, str) else _preset_of(method)
     whole = preset.trains == "all weights"

@@ -1,0 +1,180 @@
+"""compile=True: the same numbers from compiled code, few things compiled, and a plain path where nothing can be."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+from pinn_lora import objective as objective_module
+from pinn_lora import passes
+from pinn_lora.lora import Blocks, adapt
+from pinn_lora.network import MLP
+from pinn_lora.objective import Objective
+from pinn_lora.points import first_points
+
+TOLERANCE = 1e-10  # float64, relative to the largest entry
+
+
+@dataclass(frozen=True)
+class Pair(pl.Problem):
+    """Two unknowns, mixed and third derivatives, a periodic condition that sees both ends."""
+
+    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
+    fields = ("u", "v")
+
+    def residual(self, p, u, v):
+        return u.t - v * u.xt + p.x, v.xxx - u.x * v.t + u**2
+
+    def conditions(self):
+        return [pl.periodic(on="x"), pl.initial(lambda p: pl.sin(p.x))]
+
+
+def network_of(problem: pl.Problem, lora: bool, activation: str = "tanh", dtype=torch.float64) -> torch.nn.Module:
+    shape = {"fields": len(problem.fields), "width": 7, "depth": 2, "periodic": problem.periodic}
+    network = MLP(problem.domain, **shape, activation=activation, seed=4, dtype=dtype)
+    options = {"rank": 2, "initializer": "balanced", "scale": 0.5, "train_biases": True, "train_output": True}
+    return adapt(network, **options) if lora else network
+
+
+def somewhere(blocks: Blocks, network: torch.nn.Module) -> torch.Tensor:
+    theta = blocks.read(network)
+    return theta + 0.1 * torch.randn(theta.shape, generator=torch.Generator().manual_seed(7), dtype=theta.dtype)
+
+
+def pair_of(problem: pl.Problem, network: torch.nn.Module, n: int, **options) -> tuple[Objective, Objective]:
+    blocks, points = Blocks(network), first_points(problem, n, seed=1)
+    plain, compiled = (Objective(problem, network, blocks, points, compile=c, **options) for c in (False, True))
+    return plain, compiled
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE) -> None:
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    """Chunks of 64 points, or of 32 at the end: several and an uneven last one, in little time."""
+    monkeypatch.setattr(objective_module, "CHUNK", 64)
+
+
+def global_state() -> tuple:
+    import torch._dynamo
+    import torch._inductor.config
+
+    configs = torch._dynamo.config.save_config(), torch._inductor.config.save_config()
+    flags = torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device()
+    return *configs, *flags, torch.random.get_rng_state().tolist()
+
+
+def agree(plain: Objective, compiled: Objective, theta: torch.Tensor) -> None:
+    (f, g), (f2, g2) = plain.gradient(theta), compiled.gradient(theta)
+    assert f2 == pytest.approx(f, rel=TOLERANCE)
+    close(g2, g)
+    for found, expected in zip(compiled.jacobian(theta), plain.jacobian(theta), strict=True):
+        assert found.shape == expected.shape
+        close(found, expected)
+    close(compiled.gauss_newton(theta)[2], plain.gauss_newton(theta)[2])
+    close(compiled.residuals(theta), plain.residuals(theta))
+    assert compiled.value(theta) == pytest.approx(f, rel=TOLERANCE)
+
+
+def test_compiled_is_plain_and_other_points_or_coefficients_compile_nothing_again():
+    """All weights; two whole chunks and a short tail, and conditions with a tail of their own."""
+    problem = Burgers(form="soft")
+    network = network_of(problem, lora=False)
+    plain, compiled = pair_of(problem, network, 2 * 64 + 17, weights={"residual": 3.0})
+    theta, before = somewhere(plain.blocks, network), global_state()
+    agree(plain, compiled, theta)
+    assert global_state() == before
+
+    kernels = len(passes._kernels)
+    assert kernels >= 6  # forward, gradient and adjoint for two lengths: something was compiled
+    other = Burgers(nu=0.1, form="soft")
+    points = first_points(other, 3 * 64 + 32, seed=9)
+    again = [Objective(other, network, plain.blocks, points, compile=c) for c in (False, True)]
+    agree(*again, theta)
+    assert len(passes._kernels) == kernels
+
+
+def test_compiled_is_plain_for_factors_and_two_point_sets():
+    """One chunk of each: padded features of a paired condition, two fields, derivatives up to the third."""
+    problem = Pair()
+    network = network_of(problem, lora=True, activation="sin")
+    blocks, points = Blocks(network), first_points(problem, 50, seed=2)
+    points["periodic"] = tuple(p[:40] for p in points["periodic"])
+    points["initial"] = tuple(p[:9] for p in points["initial"])
+    plain, compiled = (Objective(problem, network, blocks, points, compile=c) for c in (False, True))
+    agree(plain, compiled, somewhere(blocks, network))
+
+
+def test_compiled_is_plain_in_float32():
+    """To the rounding of a sum of a few hundred numbers."""
+    problem = Burgers(form="ansatz")
+    network = network_of(problem, lora=True, dtype=torch.float32)
+    plain, compiled = pair_of(problem, network, 64)
+    theta = somewhere(plain.blocks, network)
+    (f, g), (f2, g2) = plain.gradient(theta), compiled.gradient(theta)
+    assert f2 == pytest.approx(f, rel=1e-5)
+    assert g2.dtype == torch.float32
+    close(g2, g, 1e-4)
+
+
+def test_few_points_are_not_compiled():
+    problem = Burgers(form="ansatz")
+    network = network_of(problem, lora=False)
+    plain, compiled = pair_of(problem, network, 31)
+    before, theta = len(passes._kernels), plain.blocks.read(network)
+    assert torch.equal(plain.gradient(theta)[1], compiled.gradient(theta)[1])
+    assert len(passes._kernels) == before
+
+
+def test_only_jets_can_be_compiled():
+    problem, network = Burgers(), torch.nn.Linear(2, 1).double()
+    with pytest.raises(ValueError, match="compile=True needs"):
+        Objective(problem, network, Blocks(network), first_points(problem, 10, seed=0), compile=True)
+
+
+def test_without_a_compiler_one_warning_and_the_same_numbers(tmp_path):
+    code = """
+import warnings
+import torch
+from pinn_lora.problems.burgers import Burgers
+import pinn_lora as pl
+from pinn_lora.lora import Blocks
+from pinn_lora.points import first_points
+problem = Burgers()
+network = pl.MLP(problem.domain, width=4, depth=2, periodic=("x",))
+blocks, points = Blocks(network), first_points(problem, 1500, seed=0)
+theta = blocks.read(network)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    first = pl.Objective(problem, network, blocks, points, compile=True)
+    f, g = first.gradient(theta)
+    again = pl.Objective(problem, network, blocks, points, compile=True)
+    again.gradient(theta), again.jacobian(theta), first.jacobian(theta)
+assert len(caught) == 1, [str(w.message) for w in caught]
+assert "compile=True is turned off" in str(caught[0].message)
+f2, g2 = pl.Objective(problem, network, blocks, points).gradient(theta)
+assert abs(f - f2) <= 1e-10 * abs(f2) and (g - g2).abs().max() <= 1e-10 * g2.abs().max()
+"""
+    done = run(code, CXX="/no/such/compiler", TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """A process of its own, which has compiled nothing yet."""
+    checkout = Path(__file__).resolve().parents[1]
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=checkout,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
