@@ -12,6 +12,7 @@ one run, so that a busy machine slows all of them, and the table has medians. Co
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 os.environ["DDE_BACKEND"] = "pytorch"  # DeepXDE reads it when it is imported, as TorchInductor does with the next
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache = tempfile.mkdtemp(prefix="derivatives-")
@@ -61,16 +63,16 @@ def backward(network: torch.nn.Module, points: torch.Tensor, residual: Callable)
         loss = residual(x, network(x)).square().mean()
         loss.backward()
         gradients = [p.grad for p in trained if p.grad is not None]
-        return float(loss), torch.cat([g.reshape(-1) for g in gradients])
+        return loss.item(), torch.cat([g.reshape(-1) for g in gradients])
 
     return run
 
 
 def deepxde_way(network: torch.nn.Module, points: torch.Tensor, nu: float) -> Way:
     device = torch.get_default_device()
-    import deepxde as dde  # type: ignore[import-untyped]
-
-    torch.set_default_device(device)
+    dde: Any = importlib.import_module("deepxde")  # here, not above: it prints, and may set the default device
+    if torch.get_default_device() != device:  # on a GPU machine DeepXDE sets it
+        torch.set_default_device(None)  # the way back that leaves nothing around every later operation
     if dde.backend.backend_name != "pytorch":
         raise RuntimeError(f"DeepXDE runs on {dde.backend.backend_name}; this comparison needs its PyTorch backend")
 
@@ -165,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the two main cases, five repetitions")
     parser.add_argument("--repeats", type=int, help="repetitions of each way (default: 15, quick 5)")
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/derivatives.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/derivatives.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     repeats = arguments.repeats or (5 if arguments.quick else 15)
@@ -181,9 +183,9 @@ def main() -> None:
     for dtype, size, factors in product(TOLERANCE, sizes, trained):
         rows.append(measure((*size, factors), dtype, repeats))
         print(line(rows[-1]), flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"machine": machine, "repeats": repeats, "rows": rows}, indent=2) + "\n")
-    print(f"written to {arguments.output}")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": machine, "repeats": repeats, "rows": rows}, indent=2) + "\n")
+    print(f"written to {arguments.out}")
 
 
 if __name__ == "__main__":

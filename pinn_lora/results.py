@@ -147,12 +147,17 @@ def describe_case(case: Case, folder: Path) -> None:
 
 
 def _title(case: Case) -> str:
-    """What changes between base and target, and the form."""
-    changed = [
-        f"{f.name} {getattr(case.base, f.name):.4g} -> {getattr(case.target, f.name):.4g}"
-        for f in fields(case.base)  # type: ignore[arg-type]
-        if isinstance(getattr(case.base, f.name), float) and getattr(case.base, f.name) != getattr(case.target, f.name)
-    ]
+    """What changes between base and target, as the config writes it, and the form."""
+    changed = []
+    for field in fields(case.base):  # type: ignore[arg-type]
+        ends = [
+            (getattr(case.base, field.name), case.config.base),
+            (getattr(case.target, field.name), case.config.target),
+        ]
+        if ends[0][0] != ends[1][0]:
+            changed.append(
+                f"{field.name} " + " -> ".join(str(written.get(field.name, value)) for value, written in ends)
+            )
     form = getattr(case.target, "form", "")
     return f"{type(case.target).__name__} {', '.join(changed) or 'unchanged'}" + (f", {form} form" if form else "")
 

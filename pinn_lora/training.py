@@ -256,7 +256,7 @@ def _record_steps(max_steps: int) -> set[int]:
 def _work_unit(objective: Objective, theta: Tensor) -> float:
     """Median seconds of one loss-and-gradient; not counted as work."""
     probe, taken = replace(objective, work=Work()), []
-    for _ in range(6):
+    for _ in range(16):
         start = time.perf_counter()
         probe.gradient(theta)
         taken.append(time.perf_counter() - start)
