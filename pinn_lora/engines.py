@@ -74,6 +74,9 @@ class JetEngine:
         self.plan: tuple[LayerPlan, ...] = tuple(plan)
         if sum(block.size for layer in plan for block in layer.blocks) != blocks.size:
             raise ValueError("this MLP trains more than its layers, which jets do not see; use engine='functional'")
+        # the gradients come layer by layer, a bias last; theta has them in its own order
+        starts = [block.start + k for layer in plan for block in layer.blocks for k in range(len(block.shapes))]
+        self.order = sorted(range(len(starts)), key=starts.__getitem__)
         # glibc hands freed memory back, page by page, above a limit that grows with the largest piece freed; without
         # this every chunk would fault its pages in again, which doubles its time
         torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
@@ -136,9 +139,8 @@ class JetEngine:
         values = [r.detach() for r in found]
         seed = self._seed(chunk, found, outputs, [2.0 * scale * r for r in values])
         with torch.no_grad():
-            pieces = [piece for layer in self.plan for block in layer.blocks for piece in block.split(out[block.slice])]
-            for piece, gradient in zip(pieces, chunk.passes.gradients(bound, record, seed), strict=True):
-                piece += gradient
+            gradients = chunk.passes.gradients(bound, record, seed)
+            out += torch.cat([gradients[i].reshape(-1) for i in self.order])
         return scale * torch.stack([r @ r for r in values]).sum()
 
     def jacobian(self, bound: Bound, chunk: JetChunk) -> tuple[Tensor, Tensor]:

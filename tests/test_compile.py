@@ -59,7 +59,7 @@ def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERA
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
-    """Chunks of 64 points, or of 32 at the end: several and an uneven last one, in little time."""
+    """Chunks of 64 points, or of 32 or 16 at the end: several and an uneven last one, in little time."""
     monkeypatch.setattr(objective_module, "CHUNK", 64)
 
 
@@ -128,7 +128,7 @@ def test_compiled_is_plain_in_float32():
 def test_few_points_are_not_compiled():
     problem = Burgers(form="ansatz")
     network = network_of(problem, lora=False)
-    plain, compiled = pair_of(problem, network, 31)
+    plain, compiled = pair_of(problem, network, 15)
     before, theta = len(passes._kernels), plain.blocks.read(network)
     assert torch.equal(plain.gradient(theta)[1], compiled.gradient(theta)[1])
     assert len(passes._kernels) == before
