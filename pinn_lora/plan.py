@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConfig, StudyConfig, load_problem
+from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, StudyConfig, load_problem
 from pinn_lora.lora import adapt
 from pinn_lora.network import MLP
 from pinn_lora.problem import Problem
@@ -44,7 +45,7 @@ class Job:
     @property
     def id(self) -> str:
         start = self.start or "pretrained"
-        return f"{self.case.id}--{self.method.name}--{start}--h{self.step_size:.0e}--seed{self.seed}"
+        return f"{self.case.id}--{self.method.name}--{start}--h{self.step_size:g}--seed{self.seed}"
 
 
 def _slug(problem: Problem) -> str:
@@ -71,12 +72,8 @@ def plan_cases(config: StudyConfig) -> list[Case]:
             adapt(network, rank=case.rank)
         except ValueError as error:
             raise ConfigError(f"case {number}: {error}") from None
-        base_id = f"{_slug(base)}-{shape}"
-        if case.pretrain != PretrainConfig():
-            settings = case.pretrain.model_dump(exclude_none=True)
-            base_id += "-" + "-".join(
-                f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()
-            )
+        told = repr((base, shape, case.pretrain, sorted(case.weights.items())))  # all that a base is made from
+        base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         found.append(
             Case(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-r{case.rank}", base_id, case, base, target)
         )

@@ -24,7 +24,7 @@ def first_points(problem: Problem, n: int, *, seed: int, design: str = "sobol") 
 
 def held_out_points(problem: Problem, n: int = 2000) -> dict[str, tuple[Tensor, ...]]:
     """Points that nothing is trained on; the same for every run of a problem."""
-    return first_points(problem, n, seed=HELD_OUT_SEED % 2**31)
+    return first_points(problem, n, seed=HELD_OUT_SEED)
 
 
 def grow(objective: Objective, theta: Tensor, extra: int, *, seed: int, candidates: int = 8) -> Points:

@@ -42,6 +42,8 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str)
     if held.is_file():
         if json.loads(held.read_text())["config"] != config.model_dump(mode="json"):
             raise ConfigError(f"{folder} holds a study of another config; nothing was changed: choose another --out")
+        for left in (*folder.glob("runs/.partial-*"), *folder.glob("bases/.partial-*")):
+            shutil.rmtree(left)  # of a run that was killed
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")

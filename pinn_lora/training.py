@@ -335,10 +335,10 @@ class _Loop:
                 finite = bool(taken.theta.isfinite().all()) and math.isfinite(taken.value)
                 self.theta = taken.theta if finite else self.theta
                 held_out = self.held_out.value(self.theta) if taken.accepted and self.stalls else None
-                self.clock += time.perf_counter() - start
                 if taken.finished and finite and self.additions:
                     self._add_points(step)
                     taken = replace(taken, finished=False)
+                self.clock += time.perf_counter() - start
                 ended = self._ended(taken, finite, held_out)
                 self.accepted += taken.accepted
                 if step in self.recorded or ended:

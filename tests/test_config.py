@@ -50,6 +50,20 @@ def test_starts_step_sizes_and_seeds_are_crossed():
     assert len(plan_jobs(tuned, plan_cases(tuned))) == 2 * 3, "the first seed alone tunes the step size"
 
 
+def test_step_sizes_that_round_alike_are_runs_of_their_own():
+    config = check(MINIMAL + "step_sizes = [1.5e-3, 2e-3, 2.4e-3]\n")
+    assert len({job.id for job in plan_jobs(config, plan_cases(config))}) == 3
+
+
+@pytest.mark.parametrize(
+    "change", ['base = { nu = "0.10001/pi" }', 'weights = { initial = 2.0 }\nbase = { nu = "0.1/pi" }']
+)
+def test_bases_made_differently_are_not_shared(change):
+    plain, other = check(MINIMAL), check(MINIMAL.replace('base = { nu = "0.1/pi" }', change))
+    assert plan_cases(plain)[0].base_id != plan_cases(other)[0].base_id
+    assert plan_cases(plain)[0].base_id == plan_cases(check(MINIMAL))[0].base_id
+
+
 def test_method_of_its_own_parts():
     config = check(MINIMAL.replace('name = "lora-adam"', 'name = "mine"\nlift = "balanced"\nintegrator = "midpoint"'))
     preset = config.method[0].preset()

@@ -102,6 +102,14 @@ def test_running_again_does_only_what_is_missing(finished):
     assert again["relative_l2"] == before["relative_l2"], "same seed, same numbers"
 
 
+def test_what_a_killed_run_left_is_cleared(finished):
+    left = finished / "runs" / ".partial-killed"
+    left.mkdir()
+    (left / "history.csv").write_text("step\n")
+    run(finished)
+    assert not left.exists()
+
+
 def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tmp_path):
     with pytest.raises(ConfigError, match="holds a study of another config; nothing was changed"):
         run(finished, TINY.replace("seeds = [0, 1]", "seeds = [5]"))
