@@ -52,6 +52,7 @@ class CaseConfig(Strict):
     width: int = Field(24, ge=1)
     depth: int = Field(3, ge=1)
     rank: int = Field(4, ge=1)
+    points: int | None = Field(None, ge=1)  # the study's where not given
     weights: dict[str, float] = {}
     pretrain: PretrainConfig = PretrainConfig()
     full_scan: bool = True  # every step size with every seed; else the step size is tuned with the first seed alone
@@ -105,6 +106,7 @@ class StudyConfig(Strict):
     threads: int = Field(1, ge=1)
     points: int = Field(3000, ge=1)
     resamplings: int = Field(14, ge=0)  # how often points are added over a run, whatever the method
+    compile: bool = False  # fused kernels, made once a process; making them is not counted in a run's seconds
     dtype: Literal["float32", "float64"] = "float64"
     device: str = "cpu"
     case: list[CaseConfig] = Field(min_length=1)
@@ -123,10 +125,15 @@ class StudyConfig(Strict):
             for number in method.cases or []:
                 if not 1 <= number <= len(self.case):
                     raise ValueError(f"{method.name} names case {number}; there are cases 1 to {len(self.case)}")
-        seen = [method.name for method in self.method]
-        for name in seen:
-            if seen.count(name) > 1:
-                raise ValueError(f"the method {name!r} stands twice; give its starts and step sizes in one place")
+        everywhere, seen = list(range(1, len(self.case) + 1)), set()
+        for method in self.method:
+            for number in method.cases or everywhere:
+                if (method.name, number) in seen:
+                    raise ValueError(
+                        f"the method {method.name!r} stands twice for case {number}; "
+                        "give its starts and step sizes in one place"
+                    )
+                seen.add((method.name, number))
         return self
 
 

@@ -6,6 +6,7 @@ TorchInductor, which fuses what lies between two matrix products into one loop; 
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,7 @@ def _flat(bound: Bound) -> list[Tensor]:
 
 _kernels: dict[tuple, Callable[..., list[Tensor]]] = {}
 _broken = False  # set once when nothing can be compiled here
+_seconds = 0.0  # spent on compiling so far
 
 
 def can_compile() -> bool:
@@ -158,21 +160,28 @@ def can_compile() -> bool:
     return not _broken
 
 
+def compile_seconds() -> float:
+    """Seconds that this process has spent on compiling so far."""
+    return _seconds
+
+
 def _run(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> list[Tensor]:
     """function(*tensors), compiled for their shapes; a warning, once, and the function itself where that fails.
 
     Not torch.compile: it keeps at most eight shapes of a function, and its guards take longer than the short kernels.
     """
-    global _broken
+    global _broken, _seconds
     layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)
     key = (function, torch.get_num_threads(), layout)
     if key not in _kernels and not _broken:
+        start = time.perf_counter()
         try:
             _kernels[key] = _compile(function, tensors)
         except Exception as error:
             _broken = True
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"compile=True is turned off, the numbers stay the same: {reason}", stacklevel=2)
+        _seconds += time.perf_counter() - start
     return _kernels.get(key, function)(*tensors)
 
 

@@ -100,17 +100,24 @@ def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:
 
 def tuned_jobs(config: StudyConfig, jobs: list[Job], folder: Path) -> list[Job]:
     """For cases without a full scan: the other seeds at the step size whose first run ended with the lowest held-out loss."""
+    found = []
+    for group in _tuned_groups(jobs):
+        best = min(group, key=lambda job: _final_loss(folder / "runs" / job.id / "run.json"))
+        found += [Job(best.case, best.method, best.start, best.step_size, seed) for seed in config.seeds[1:]]
+    return found
+
+
+def count_tuned(config: StudyConfig, jobs: list[Job]) -> int:
+    """How many jobs `tuned_jobs` will name, once the step sizes are tuned."""
+    return len(_tuned_groups(jobs)) * (len(config.seeds) - 1)
+
+
+def _tuned_groups(jobs: list[Job]) -> list[list[Job]]:
     groups: dict[tuple[str, str, str | None], list[Job]] = {}
     for job in jobs:
         if not job.case.config.full_scan:
             groups.setdefault((job.case.id, job.method.name, job.start), []).append(job)
-    found = []
-    for group in groups.values():
-        if len({job.step_size for job in group}) == 1:
-            continue
-        best = min(group, key=lambda job: _final_loss(folder / "runs" / job.id / "run.json"))
-        found += [Job(best.case, best.method, best.start, best.step_size, seed) for seed in config.seeds[1:]]
-    return found
+    return [group for group in groups.values() if len({job.step_size for job in group}) > 1]
 
 
 def _final_loss(path: Path) -> float:

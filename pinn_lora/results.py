@@ -109,6 +109,11 @@ class whole:
             shutil.rmtree(self.work, ignore_errors=True)
 
 
+def has_base(case: Case, folder: Path) -> bool:
+    """Whether the case's pretrained solution is there."""
+    return (folder / "bases" / case.base_id / "pinn_lora.json").is_file()
+
+
 def load_base(case: Case, folder: Path) -> Solution:
     """The pretrained solution of a case."""
     return Solution.load(folder / "bases" / case.base_id, problem=case.base)
@@ -191,7 +196,7 @@ def describe_run(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "message": "",
         **dict.fromkeys(("unknowns", "status", "relative_l2", "held_out_loss", "steps", "accepted", "seconds", "work")),
-        **dict.fromkeys(("unit_seconds", "threads", "counts", "peak_memory_mib")),
+        **dict.fromkeys(("unit_seconds", "threads", "compile_seconds", "counts", "peak_memory_mib")),
     }
 
 
@@ -209,6 +214,7 @@ def outcome(solution: Solution) -> dict[str, Any]:
         "work": last.work,
         "unit_seconds": settings["unit_seconds"],
         "threads": settings["threads"],
+        "compile_seconds": settings["compile_seconds"],
         "counts": settings["work"],
     }
 

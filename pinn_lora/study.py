@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from tqdm import tqdm
 
 from pinn_lora.config import ConfigError, StudyConfig
 from pinn_lora.memory import peak_memory_mib, reset_peak_memory
-from pinn_lora.plan import Case, Job, plan_cases, plan_jobs, tuned_jobs
+from pinn_lora.plan import Case, Job, count_tuned, plan_cases, plan_jobs, tuned_jobs
 from pinn_lora.problem import Problem
 from pinn_lora.results import (
     describe_case,
     describe_run,
+    has_base,
     load_base,
     now,
     open_folder,
@@ -39,15 +41,20 @@ def run_study(config: StudyConfig, folder: str | Path, *, command: str, source: 
     cases = plan_cases(config)
     jobs = plan_jobs(config, cases)
     open_folder(folder, config, command=command, source=source)
-    bases = {case.base_id: case for case in cases if not (folder / "bases" / case.base_id / "pinn_lora.json").is_file()}
-    _each(_make_base, [(config, case, folder) for case in bases.values()], config, "bases", progress)
-    for case in cases:
-        describe_case(case, folder)
-    write_study(folder, config, cases, command=command, planned=len(jobs))
-    _run_jobs(jobs, config, folder, progress)
-    more = tuned_jobs(config, jobs, folder)
-    _run_jobs(more, config, folder, progress)
-    write_study(folder, config, cases, command=command, planned=len(jobs) + len(more), finished=now())
+    planned = len(jobs) + count_tuned(config, jobs)
+    begun: list[Case] = []
+    for _, group in groupby(cases, key=lambda case: case.network):  # what a smaller network shows is there first
+        new = list(group)
+        bases = {case.base_id: case for case in new if not has_base(case, folder)}
+        _each(_make_base, [(config, case, folder) for case in bases.values()], config, "bases", progress)
+        for case in new:
+            describe_case(case, folder)
+        begun += new
+        write_study(folder, config, begun, command=command, planned=planned)
+        first = [job for job in jobs if job.case in new]
+        _run_jobs(first, config, folder, progress)
+        _run_jobs(tuned_jobs(config, first, folder), config, folder, progress)
+    write_study(folder, config, cases, command=command, planned=planned, finished=now())
     return folder
 
 
@@ -81,6 +88,7 @@ def _make_base(config: StudyConfig, case: Case, folder: Path, *, progress: bool)
         seed=0,
         dtype=config.dtype,
         device=config.device,
+        compile=config.compile,
         progress=progress,
         **options,
     )
@@ -112,12 +120,13 @@ def _make_run(config: StudyConfig, job: Job, folder: Path, *, progress: bool) ->
             step_size=job.step_size,
             max_steps=max_steps,
             max_seconds=job.method.max_seconds,
-            points=config.points,
+            points=job.case.config.points or config.points,
             resample_every=math.ceil(max_steps / (config.resamplings + 1)) if config.resamplings else None,
             weights=_weights(case, case.target),
             seed=job.seed,
             dtype=config.dtype,
             device=config.device,
+            compile=config.compile,
             progress=progress,
         )
     except (ValueError, MemoryError) as error:

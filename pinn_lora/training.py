@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import copy
-import math
-import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from pinn_lora.catalog import choose
 from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
+from pinn_lora.loop import Budget, train
 from pinn_lora.lora import Blocks, adapt, merge
 from pinn_lora.network import MLP
-from pinn_lora.objective import Objective, Work
 from pinn_lora.optimizers import Optimizer
-from pinn_lora.points import first_points, grow, held_out_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
-from pinn_lora.solution import Record, Solution, Status, grid_points, grid_reference, relative_error
+from pinn_lora.solution import Solution, Status
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps by default
-STALL_STEPS, STALL_FALL = 20, 0.01  # CONVERGED: the held-out loss fell by under 1 % over 20 accepted steps
-BLOW_UP = 1e3  # DIVERGED: the loss exceeds the first one so many times
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a run ends, and when points are added: every `resample_every` steps, by `growth` of the first number, at most up
-    to `most` times it. A line search that stops before the last points were added gets the next ones at once."""
-
-    max_steps: int
-    max_seconds: float | None = None
-    resample_every: int | None = 10
-    growth: float = 0.25
-    most: float = 3.0
 
 
 def pretrain(
@@ -82,16 +62,16 @@ def pretrain(
     blocks = Blocks(network)
     name = method or ("full-lm" if blocks.size <= DIRECT_LIMIT else "adam-lbfgs")
     phases = _pretraining_phases(name, max_steps)
-    history: tuple[Record, ...] = ()
     settings = {"method": str(name), "seed": seed, "points": points, "weights": dict(weights or {})}
     solution = Solution(problem, network, None, (), Status.COMPLETED, settings)
     for phase, (preset, steps) in enumerate(phases):
-        left = None if max_seconds is None else max(max_seconds - (history[-1].seconds if history else 0.0), 0.0)
+        before = solution
+        left = None if max_seconds is None else max(max_seconds - (before.history[-1].seconds if phase else 0.0), 0.0)
         share = left if left is None or phase == len(phases) - 1 else left * 0.5
         every = resample_every if preset.method.implicit or resample_every is None else max(steps // 15, 1)
         budget = Budget(steps, share, every)
-        solution = _train(
-            replace(solution, history=()),
+        solution = train(
+            replace(before, history=()),
             preset.method,
             step_size=preset.step_size if step_size is None else step_size,
             budget=budget,
@@ -101,8 +81,10 @@ def pretrain(
             compile=compile,
             progress=progress,
         )
-        history += _shifted(solution.history, history)
-    return replace(solution, history=history)
+        solution = _continued(before, solution)
+        if solution.status is Status.DIVERGED:
+            break
+    return solution
 
 
 def _check_periodic(problem: Problem, network: nn.Module) -> None:
@@ -132,14 +114,16 @@ def _pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, 
     return [(preset, default if max_steps is None else max_steps)]
 
 
-def _shifted(later: Sequence[Record], earlier: Sequence[Record]) -> tuple[Record, ...]:
-    if not earlier:
-        return tuple(later)
-    last = earlier[-1]
-    return tuple(
-        replace(r, step=r.step + last.step, work=r.work + last.work, seconds=r.seconds + last.seconds)
-        for r in later[1:]
-    )
+def _continued(earlier: Solution, later: Solution) -> Solution:
+    """The later phase with the earlier one's history before its own, and the work of both."""
+    if not earlier.history:
+        return later
+    last, history = earlier.history[-1], list(earlier.history)
+    for r in later.history[1:]:
+        history.append(replace(r, step=r.step + last.step, work=r.work + last.work, seconds=r.seconds + last.seconds))
+    work = {kind: count + later.settings["work"][kind] for kind, count in earlier.settings["work"].items()}
+    sums = {key: earlier.settings[key] + later.settings[key] for key in ("accepted", "compile_seconds")}
+    return replace(later, history=tuple(history), settings={**later.settings, **sums, "work": work})
 
 
 def finetune(
@@ -197,7 +181,7 @@ def finetune(
         "points": points,
         "weights": dict(weights or {}),
     }
-    return _train(
+    return train(
         Solution(problem, network, base, (), Status.COMPLETED, settings),
         preset.method,
         step_size=preset.step_size if step_size is None else step_size,
@@ -225,170 +209,3 @@ def _place(network: nn.Module, dtype: str | torch.dtype | None, device: str | to
         return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
-
-
-class _Judge:
-    """What only reports: the error against the reference on the test grid, nan where there is none or it fails."""
-
-    def __init__(self, solution: Solution) -> None:
-        self.solution = solution
-        self.points = grid_points(solution.problem)
-        self.reference: np.ndarray | None = None
-        if solution.problem.has_reference:
-            try:
-                self.reference = grid_reference(solution.problem)
-            except Exception:  # the reference is never needed to train; Solution.relative_l2 raises its error
-                self.reference = None
-
-    def error(self, theta: Tensor, blocks: Blocks) -> float:
-        if self.reference is None:
-            return math.nan
-        blocks.write(self.solution.network, theta)
-        return relative_error(self.solution.predict(self.points.numpy()), self.reference)
-
-
-def _record_steps(max_steps: int) -> set[int]:
-    """Which steps are written into the history: evenly spaced ones, and at the start ever denser ones; the last always."""
-    even, dense = np.linspace(0, max_steps, 61), np.geomspace(1, max_steps, 41)
-    return {round(float(step)) for step in (*even, *dense)}
-
-
-def _work_unit(objective: Objective, theta: Tensor) -> float:
-    """Median seconds of one loss-and-gradient; not counted as work."""
-    probe, taken = replace(objective, work=Work()), []
-    for _ in range(16):
-        start = time.perf_counter()
-        probe.gradient(theta)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
-
-
-def _train(
-    solution: Solution,
-    method: Method | Optimizer,
-    *,
-    step_size: float,
-    budget: Budget,
-    points: int,
-    weights: Mapping[str, float] | None,
-    seed: int,
-    compile: bool,
-    progress: bool,
-) -> Solution:
-    problem, network = solution.problem, solution.network
-    if not (math.isfinite(step_size) and step_size > 0):
-        raise ValueError(f"the step size is {step_size}; it must be a positive number")
-    if budget.max_steps < 1:
-        raise ValueError(f"max_steps is {budget.max_steps}; it must be at least 1")
-    blocks = Blocks(network)
-    theta = blocks.read(network)
-    chosen = first_points(problem, points, seed=seed)
-    objective = Objective(problem, network, blocks, chosen, weights or {}, compile=compile)
-    held_out = replace(objective, points=held_out_points(problem), work=Work())
-    first = objective.value(theta)
-    if not math.isfinite(first):
-        raise ValueError(f"the loss of {problem!r} is {first} before the first step; check its residual and conditions")
-    loop = _Loop(solution, method, objective, held_out, theta, budget, first, step_size, seed, progress)
-    theta, status = loop.run()
-    blocks.write(network, theta)
-    settings = {
-        **solution.settings,
-        "step_size": step_size,
-        "unknowns": blocks.size,
-        "unit_seconds": loop.unit,
-        "accepted": loop.accepted,
-        "threads": torch.get_num_threads(),
-        "work": asdict(objective.work),
-        "budget": asdict(budget),
-    }
-    return replace(solution, history=tuple(loop.history), status=status, settings=settings)
-
-
-class _Loop:
-    """One run: steps, points added after them, records, and the rules that end it."""
-
-    def __init__(self, solution, method, objective, held_out, theta, budget, first, step_size, seed, progress) -> None:
-        self.objective, self.held_out, self.theta, self.budget = objective, held_out, theta, budget
-        self.first, self.seed, self.history = first, seed, []
-        self.judge = _Judge(solution)
-        self.unit = _work_unit(objective, theta)
-        self.taken = method.start(objective.blocks, theta, step_size=step_size, max_steps=budget.max_steps)
-        self.stalls = method.implicit and method.adaptive  # the others run their budget, or until a line search stops
-        self.recorded = _record_steps(budget.max_steps)
-        self.accepted = 0
-        first_points = len(objective.points["residual"][0])
-        self.extra = max(1, int(budget.growth * first_points))
-        planned = (budget.max_steps - 1) // budget.resample_every if budget.resample_every else 0
-        self.additions = min(planned, int((budget.most - 1.0) * first_points) // self.extra)
-        self.clock, self.held_out_losses = 0.0, []
-        self.bar = tqdm(total=budget.max_steps, disable=not progress, unit="step", leave=False)
-
-    def run(self) -> tuple[Tensor, Status]:
-        self._record(0, self.first, True)
-        status, step = Status.COMPLETED, 0
-        with self.bar:
-            for step in range(1, self.budget.max_steps + 1):
-                start = time.perf_counter()
-                if self._due(step):
-                    self._add_points(step)
-                taken = self.taken.step(self.objective, self.theta)
-                finite = bool(taken.theta.isfinite().all()) and math.isfinite(taken.value)
-                self.theta = taken.theta if finite else self.theta
-                held_out = self.held_out.value(self.theta) if taken.accepted and self.stalls else None
-                if taken.finished and finite and self.additions:
-                    self._add_points(step)
-                    taken = replace(taken, finished=False)
-                self.clock += time.perf_counter() - start
-                ended = self._ended(taken, finite, held_out)
-                self.accepted += taken.accepted
-                if step in self.recorded or ended:
-                    self._record(step, taken.value, taken.accepted, held_out)
-                if ended:
-                    status = ended
-                    break
-        if status is Status.COMPLETED and not self.history[-1].held_out_loss < BLOW_UP * self.history[0].held_out_loss:
-            status = Status.DIVERGED  # in its very last step
-        return self.theta, status
-
-    def _due(self, step: int) -> bool:
-        every = self.budget.resample_every
-        return bool(every) and self.additions > 0 and step > 1 and (step - 1) % every == 0
-
-    def _add_points(self, step: int) -> None:
-        grown = grow(self.objective, self.theta, self.extra, seed=1_000_003 * (self.seed + 1) + step)
-        self.objective = self.objective.with_points(grown)
-        self.additions -= 1
-
-    def _ended(self, taken, finite: bool, held_out: float | None) -> Status | None:
-        if not finite or taken.value > BLOW_UP * self.first:
-            return Status.DIVERGED
-        if taken.finished:
-            return Status.CONVERGED
-        if held_out is not None:
-            self.held_out_losses.append(held_out)
-            recent = self.held_out_losses[-STALL_STEPS - 1 :]
-            if len(recent) > STALL_STEPS and min(recent[1:]) > (1.0 - STALL_FALL) * recent[0]:
-                return Status.CONVERGED
-        if self.budget.max_seconds is not None and self.clock >= self.budget.max_seconds:
-            return Status.EXHAUSTED
-        return None
-
-    def _record(self, step: int, loss: float, accepted: bool, held_out: float | None = None) -> None:
-        blocks, theta = self.objective.blocks, self.theta
-        record = Record(
-            step=step,
-            loss=loss,
-            held_out_loss=self.held_out.value(theta) if held_out is None else held_out,
-            relative_l2=self.judge.error(theta, blocks),
-            work=self.clock / self.unit,
-            seconds=self.clock,
-            step_size=self.taken.h,
-            accepted=accepted,
-            drift=blocks.drift(theta),
-            points=len(self.objective.points["residual"][0]),
-        )
-        self.history.append(record)
-        self.bar.set_postfix_str(
-            f"loss {loss:.2e}, held-out {record.held_out_loss:.2e}, step size {record.step_size:.1e}"
-        )
-        self.bar.update(step - self.bar.n)

@@ -9,10 +9,10 @@ import torch
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora.loop import _record_steps
 from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.lbfgs import LBFGS
 from pinn_lora.presets import PRESETS
-from pinn_lora.training import _record_steps
 
 SHORT = {"max_steps": 4, "points": 200, "resample_every": 2}
 
