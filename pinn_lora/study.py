@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
+import time
 from collections.abc import Iterator
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -69,12 +73,31 @@ def _each(function: Any, arguments: list[tuple], config: StudyConfig, what: str,
         return
     jobs = min(config.jobs, len(arguments))
     inner = progress and jobs == 1
-    calls = (delayed(function)(*a, progress=inner) for a in arguments)
+    calls = (delayed(_in_worker)(os.getpid(), function, *a, progress=inner) for a in arguments)
     results: Iterator[str] = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)  # type: ignore[assignment]
     with tqdm(total=len(arguments), desc=what, unit="run", disable=not progress, dynamic_ncols=True) as bar:
         for line in results:
             bar.set_postfix_str(line)
             bar.update()
+
+
+def _in_worker(parent: int, function: Any, *arguments: Any, **options: Any) -> str:
+    _end_with(parent)
+    return function(*arguments, **options)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Ends this process, where it is a worker, when the process that started it is gone: a killed study leaves none behind."""
+    if os.getppid() != parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _make_base(config: StudyConfig, case: Case, folder: Path, *, progress: bool) -> str:

@@ -4,7 +4,9 @@ import csv
 import json
 import subprocess
 import sys
+import time
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +112,29 @@ def test_what_a_killed_run_left_is_cleared(finished):
     assert not left.exists()
 
 
+def children(pid: int) -> list[int]:
+    return [int(line) for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads the processes from /proc")
+def test_a_killed_study_leaves_no_worker_behind(tmp_path):
+    text = TINY.replace("max_steps = 12", "max_steps = 1000000")  # a run that would go on for hours
+    (tmp_path / "tiny.toml").write_text(text.replace("[1e-3, 1e3]", "[1e-9, 1e-8]"))
+    arguments = ["run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "two"), "--jobs", "2", "--quiet"]
+    script = "import sys; sys.argv = ['x', *sys.argv[1:]]; from pinn_lora.cli import main; main()"
+    study = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("two/runs/*odelora-implicit*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    workers = children(study.pid)
+    assert len(workers) >= 2
+    study.kill()
+    study.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
 def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tmp_path):
     with pytest.raises(ConfigError, match="holds a study of another config; nothing was changed"):
         run(finished, TINY.replace("seeds = [0, 1]", "seeds = [5]"))
@@ -138,6 +163,7 @@ def test_step_size_is_tuned_with_the_first_seed_by_the_held_out_loss(tmp_path):
     found = {(r["step_size"], r["seed"]): r for r in runs_of(folder).values() if r["method"] == "lora-sgd"}
     best = min((1e-5, 1e-3), key=lambda h: found[h, 0]["held_out_loss"])
     assert set(found) == {(1e-5, 0), (1e-3, 0), (1e3, 0), (best, 1)}
+    assert json.loads((folder / "study.json").read_text())["planned"] == len(runs_of(folder))
 
 
 def test_two_processes_give_the_same_numbers(finished, tmp_path):
@@ -155,3 +181,18 @@ def test_two_processes_give_the_same_numbers(finished, tmp_path):
 def test_plan_counts_cases_and_methods():
     config = check_config(tomllib.loads(TINY), where="x")
     assert len(plan_jobs(config, plan_cases(config))) == 8
+
+
+def test_a_method_stands_twice_for_different_cases():
+    second = TINY[TINY.index("[[case]]") : TINY.index("[[method]]")].replace('"0.5/pi"', '"0.4/pi"')
+    text = TINY.replace("[[method]]", second + "points = 60\n[[method]]", 1).replace(
+        'name = "lora-sgd"', 'name = "lora-sgd"\ncases = [1]'
+    )
+    text += '[[method]]\nname = "lora-sgd"\ncases = [2]\nstep_sizes = [1e-5]\n'
+    config = check_config(tomllib.loads(text), where="x")
+    jobs = plan_jobs(config, plan_cases(config))
+    found = {(job.case.id[:2], job.step_size) for job in jobs if job.method.name == "lora-sgd"}
+    assert found == {("01", 1e-3), ("01", 1e3), ("02", 1e-5)}
+    assert next(job.case.config.points for job in jobs if job.case.id.startswith("02")) == 60
+    with pytest.raises(ConfigError, match="the method 'lora-sgd' stands twice for case 1"):
+        check_config(tomllib.loads(text.replace("cases = [2]", "cases = [1, 2]")), where="x")

@@ -69,6 +69,17 @@ def test_adam_then_lbfgs_pretrains():
     steps = [record.step for record in solved.history]
     seconds = [record.seconds for record in solved.history]
     assert steps == sorted(set(steps)) and seconds == sorted(seconds)
+    assert solved.settings["work"]["gradients"] > 150 + 250  # of both phases: L-BFGS takes at least one a step
+    assert solved.settings["accepted"] > 150
+
+
+def test_pretraining_stops_where_its_first_phase_diverges():
+    problem = Burgers(nu=0.2 / math.pi)
+    broken = pl.pretrain(
+        problem, method="adam-lbfgs", width=8, depth=2, max_steps=45, points=200, step_size=1e6, seed=1
+    )
+    assert broken.status is pl.Status.DIVERGED
+    assert broken.history[-1].step <= 15
 
 
 @pytest.mark.parametrize("method", PRESETS)
