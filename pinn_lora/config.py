@@ -65,6 +65,7 @@ class MethodConfig(Strict):
     metric: str | dict[str, Any] | None = None
     lift: str | dict[str, Any] | None = None
     integrator: str | dict[str, Any] | None = None
+    decay: bool = False
     optimizer: str | dict[str, Any] | None = None
     trains: Literal["factors", "all weights"] = "factors"
     starts: list[str] | None = None
@@ -83,14 +84,21 @@ class MethodConfig(Strict):
 
     def preset(self) -> Preset:
         """The method with its defaults; ValueError for names that do not exist."""
-        if self.optimizer is None and self.lift is None and self.integrator is None and self.metric is None:
+        parts = (self.lift, self.integrator, self.metric, self.optimizer)
+        if all(part is None for part in parts) and not self.decay:
             return PRESETS[choose(self.name, list(PRESETS), what="method")]
         if self.name in PRESETS:
             raise ValueError(f"{self.name} is a preset; give a method of your own parts another name")
         if self.optimizer is not None:
+            if len([part for part in parts if part is not None]) > 1 or self.decay:
+                raise ValueError(
+                    f"{self.name} has an optimizer, which is whole: leave metric, lift, integrator and decay out"
+                )
             method: Any = build(optimizers, Optimizer, self.optimizer)
         else:
-            method = Method(self.metric or "identity", self.lift or "chain_rule", self.integrator or "euler")
+            method = Method(
+                self.metric or "identity", self.lift or "chain_rule", self.integrator or "euler", self.decay
+            )
         return Preset("", method, self.trains, "zero_b" if self.trains == "factors" else None)
 
 

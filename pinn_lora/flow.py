@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pinn_lora import integrators, lifts, metrics
-from pinn_lora.catalog import build
+from pinn_lora.catalog import build, find, names
 from pinn_lora.integrators import Integrator, Step
 from pinn_lora.lifts import Lift, Mass, Pair, gauge_directions
-from pinn_lora.lora import Blocks, PairBlock
+from pinn_lora.lifts.balanced import Balanced
+from pinn_lora.lora import Blocks, LoRALinear, PairBlock, unfactored
 from pinn_lora.memory import available_mib
-from pinn_lora.metrics import Metric
+from pinn_lora.metrics import Energies, Metric, Weights
 from pinn_lora.objective import Objective
 
 
@@ -69,23 +71,65 @@ class System:
         return torch.linalg.lstsq(torch.cat([2.0**0.5 * J, root]), target[:, None], driver="gelsd").solution[:, 0]
 
 
-class Flow:
-    """M dy/dt = -g on theta, at fixed points and a metric held fixed."""
+@dataclass
+class Learned:
+    """What a metric has learnt in a run: how many gradients it has seen, and every layer's history."""
 
-    def __init__(self, objective: Objective, lift: Lift, metric: Metric) -> None:
+    count: int = 0
+    histories: dict[str, Energies] = field(default_factory=dict)
+
+
+class Flow:
+    """M dy/dt = -g on theta, at fixed points, and at a metric that only `observe` changes."""
+
+    def __init__(self, objective: Objective, lift: Lift, metric: Metric, learned: Learned | None = None) -> None:
         self.objective, self.lift, self.metric = objective, lift, metric
+        self.learned = Learned() if learned is None else learned
+        dense = metric.learns and metric.source == "dense"
+        self._dense = WeightGradient(objective) if dense else None
+        self.past: Step | None = None  # the step before at these points, for control by more than one error
+        self._gradient: tuple[Tensor, float, Tensor, dict[str, Tensor]] | None = None
+        self._observed: Tensor | None = None
         self._last: tuple[Tensor, System] | None = None
 
     def value(self, theta: Tensor) -> float:
         return self.objective.value(theta)
 
+    def gradient(self, theta: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
+        """f, g (P,), and G (m, n) of every adapted layer where the metric asks for it; the last one is kept."""
+        if self._gradient is None or self._gradient[0] is not theta:
+            f, g, dense = self._dense(theta) if self._dense else (*self.objective.gradient(theta), {})
+            self._gradient = theta, f, g, dense
+        _, f, g, dense = self._gradient
+        return f, g, dense
+
+    def observe(self, theta: Tensor) -> None:
+        """Takes the gradient at theta into the metric's history, once: between steps, so that a step's field is fixed."""
+        if not self.metric.learns or self._observed is theta:
+            return
+        _, g, dense = self.gradient(theta)
+        learned, self._observed, self._last = self.learned, theta, None
+        learned.count += 1
+        for block in self.objective.blocks.pairs:
+            if self._dense:
+                squares = dense[block.name].square()
+                found = Energies(squares.sum(1), squares.sum(0))
+            else:
+                found = tangent_energies(_pair(block, theta), *block.split(g[block.slice]))
+            past = learned.histories.get(block.name)
+            learned.histories[block.name] = self.metric.observe(past, learned.count, found)
+
+    def weights(self, block: PairBlock, pair: Pair) -> Weights:
+        """The metric of a layer."""
+        return self.metric.weights(self.learned.histories.get(block.name), self.learned.count, pair.B, pair.A)
+
     def velocity(self, theta: Tensor) -> tuple[float, Tensor]:
         """f and dy/dt: the lift of every pair's gradient, -g for dense blocks."""
-        f, g = self.objective.gradient(theta)
+        f, g, _ = self.gradient(theta)
         out = -g
         for block in self.objective.blocks.pairs:
             pair, (gB, gA) = _pair(block, theta), block.split(g[block.slice])
-            dB, dA = self.lift.velocity(pair, gB, gA, self.metric)
+            dB, dA = self.lift.velocity(pair, gB, gA, self.weights(block, pair))
             out[block.slice] = torch.cat([dB.reshape(-1), dA.reshape(-1)])
         return f, out
 
@@ -99,7 +143,8 @@ class Flow:
                 mass = None
                 if isinstance(block, PairBlock):
                     pair = _pair(block, theta.double())
-                    mass = self.lift.mass(pair, self.metric)
+                    metric = Weights(*(diagonal.double() for diagonal in self.weights(block, pair)))
+                    mass = self.lift.mass(pair, metric)
                     if mass.keeps_gauge:
                         gauges.append((block.slice, gauge_directions(pair)))
                 masses.append((block.slice, mass))
@@ -107,6 +152,54 @@ class Flow:
             self._last = theta, System(f, g, H, tuple(masses), tuple(gauges), jacobian)
         self.objective.work.solves += 1
         return self._last[1]
+
+
+def tangent_energies(pair: Pair, g_B: Tensor, g_A: Tensor) -> Energies:
+    """Energies of G's projection on the tangent space of rank-r products, D = -s (dB A + B dA) with the balanced lift's
+    velocities, from its factors [dB, B] (m, 2r) and [A; dA] (2r, n): at O((m+n) r^2), without an m x n matrix."""
+    dB, dA = Balanced(eps=1e-8).velocity(pair, g_B, g_A, Weights(g_B, g_A))
+    left, right = torch.cat([dB, pair.B], 1), torch.cat([pair.A, dA])
+    unit = pair.scale**2
+    rows = ((left @ (right @ right.T)) * left).sum(1).clamp_min(0.0)
+    columns = ((left.T @ left @ right) * right).sum(0).clamp_min(0.0)
+    return Energies(unit * rows, unit * columns)
+
+
+class WeightGradient:
+    """f, g (P,) and G = df/dW (m, n) of every adapted layer in one pass: the loss's gradient in the layers' own weights, of
+    which the factors' is a product, g_B = s G A^T, g_A = s B^T G."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.plain = unfactored(objective.network)
+        self.twin = replace(
+            objective, network=self.plain, blocks=Blocks(self.plain)
+        )  # counts its work in the same place
+
+    def __call__(self, theta: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
+        blocks, network, dense = self.objective.blocks, self.objective.network, {}
+        trained = blocks.parameters(theta)
+        places = {block.name: block for block in self.twin.blocks.blocks}
+        weights = theta.new_empty(self.twin.size)
+        layers = {block.name: f"{block.name}.weight" for block in blocks.pairs}
+        for block in blocks.pairs:
+            B, A = block.split(theta[block.slice])
+            layer = cast(LoRALinear, network.get_submodule(block.name))
+            weights[places[layers[block.name]].slice] = layer.effective_weight(B, A).reshape(-1)
+        for name, place in places.items():
+            if name not in layers.values():
+                weights[place.slice] = trained[name].reshape(-1)
+        f, G = self.twin.gradient(weights)
+        g = torch.empty_like(theta)
+        for block in blocks.blocks:
+            if isinstance(block, PairBlock):
+                pair, place = _pair(block, theta), places[layers[block.name]]
+                dense[block.name] = D = G[place.slice].view(len(pair.B), pair.A.shape[1])
+                found = torch.cat([(D @ pair.A.T).reshape(-1), (pair.B.T @ D).reshape(-1)])
+                g[block.slice] = pair.scale * found
+            else:
+                g[block.slice] = G[places[block.name].slice]
+        return f, g, dense
 
 
 def _check_room(size: int, device: torch.device) -> None:
@@ -128,22 +221,33 @@ def _pair(block: PairBlock, theta: Tensor) -> Pair:
 class Method:
     """A LoRA optimizer as three choices: metric, lift and integrator, each an instance, a name, or {"name": ..., options}.
 
-    Raises ValueError for an implicit integrator with a lift that has no mass.
+    `decay`: the step size falls to zero over the budget of steps along a half cosine, as it must where the step does not
+    shrink with the gradient. Raises ValueError for an implicit integrator with a lift that has no mass, a
+    metric that the lift does not see, and decay of a step size that is controlled.
     """
 
     metric: Any = "identity"
     lift: Any = "chain_rule"
     integrator: Any = "euler"
+    decay: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric", build(metrics, Metric, self.metric))
         object.__setattr__(self, "lift", build(lifts, Lift, self.lift))
         object.__setattr__(self, "integrator", build(integrators, Integrator, self.integrator))
+        kind, lift = type(self.integrator).__name__, type(self.lift).__name__
         if self.integrator.implicit and not self.lift.has_mass:
-            kind, lift = type(self.integrator).__name__, type(self.lift).__name__
             raise ValueError(
                 f"{kind} needs the lift's mass and {lift} has none; take an explicit integrator such as rk4"
             )
+        if self.metric.learns and not self.lift.uses_metric:
+            fitting = [name for name in names(lifts) if find(lifts, Lift, name).uses_metric]
+            raise ValueError(
+                f"{lift} follows the same direction whatever the metric is, so {type(self.metric).__name__} would do nothing; "
+                f"take the metric identity, or a lift that uses it ({', '.join(fitting)})"
+            )
+        if self.decay and self.integrator.adaptive:
+            raise ValueError(f"{kind} chooses its step sizes itself; decay is for integrators with a fixed step")
 
     @property
     def implicit(self) -> bool:
@@ -154,20 +258,26 @@ class Method:
         return self.integrator.adaptive
 
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> FlowRun:
-        return FlowRun(self, step_size)
+        return FlowRun(self, step_size, max_steps)
 
 
 class FlowRun:
-    """A method under way: the step size and the flow at the current points."""
+    """A method under way: the step size, what its metric has learnt, and the flow at the current points."""
 
-    def __init__(self, method: Method, step_size: float) -> None:
-        self.method, self.h = method, step_size
-        self._flow: Flow | None = None
+    def __init__(self, method: Method, step_size: float, max_steps: int) -> None:
+        self.method, self.h, self.first = method, step_size, step_size
+        self.max_steps, self.taken = max_steps, 0
+        self.learned, self._flow = Learned(), None
 
     def step(self, objective: Objective, theta: Tensor) -> Step:
-        """One step; a new objective (new points) makes a new flow and keeps the step size."""
+        """One step; a new objective (new points) makes a new flow and keeps the step size and the metric's history."""
         if self._flow is None or self._flow.objective is not objective:
-            self._flow = Flow(objective, self.method.lift, self.method.metric)
-        taken = self.method.integrator.step(self._flow, theta, self.h)
+            self._flow = Flow(objective, self.method.lift, self.method.metric, self.learned)
+        self._flow.observe(theta)
+        taken = self._flow.past = self.method.integrator.step(self._flow, theta, self.h)
+        self.taken += 1
+        if self.method.decay:
+            fraction = min(self.taken / self.max_steps, 1.0)
+            taken = replace(taken, next_h=0.5 * self.first * (1.0 + math.cos(math.pi * fraction)))
         self.h = taken.next_h
         return taken

@@ -115,16 +115,25 @@ def adapt(
     return adapted
 
 
+def unfactored(network: nn.Module) -> nn.Module:
+    """A copy in which the weight W of every adapted layer is trained itself, and all else as before."""
+    plain = copy.deepcopy(network)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, LoRALinear):
+            layer = nn.Linear(module.in_features, module.out_features, device="meta", dtype=module.weight.dtype)
+            layer.weight = nn.Parameter(module.effective_weight(module.B, module.A).detach())
+            layer.bias = nn.Parameter(module.bias.detach().clone())
+            if not isinstance(module.bias, nn.Parameter):
+                freeze(layer, keep=("weight",))
+            plain.set_submodule(name, layer)
+    return plain
+
+
 def merge(network: nn.Module) -> nn.Module:
     """A plain network with W0 + s (B A - B0 A0) in place of every adapter, its weights parameters again."""
-    merged = copy.deepcopy(network)
-    for name, module in list(merged.named_modules()):
-        if isinstance(module, LoRALinear):
-            plain = nn.Linear(module.in_features, module.out_features, device="meta", dtype=module.weight.dtype)
-            plain.weight = nn.Parameter(module.effective_weight(module.B, module.A).detach())
-            plain.bias = nn.Parameter(module.bias.detach().clone())
-            merged.set_submodule(name, plain)
-        elif isinstance(module, nn.Linear):
+    merged = unfactored(network)
+    for module in merged.modules():
+        if isinstance(module, nn.Linear):
             for key in ("weight", "bias"):
                 value = module._buffers.pop(key, None)
                 if value is not None:

@@ -181,7 +181,7 @@ def describe_run(job: Job) -> dict[str, Any]:
         "id": job.id,
         "case": job.case.id,
         "method": job.method.name,
-        "preset": job.method.name if all(part is None for part in parts) else None,
+        "preset": job.method.name if all(part is None for part in parts) and not job.method.decay else None,
         "start": job.start or "pretrained",
         "trains": preset.trains,
         "metric": stem(flow.metric) if flow else None,

@@ -70,6 +70,17 @@ def test_method_of_its_own_parts():
     assert type(preset.method.integrator).__name__ == "Midpoint" and type(preset.method.lift).__name__ == "Balanced"
 
 
+def test_decay_is_a_part():
+    text = MINIMAL.replace('name = "lora-adam"', 'name = "mine"\ndecay = true\nlift = "weighted"\nmetric = "adafactor"')
+    assert check(text).method[0].preset().method.decay
+    with pytest.raises(ConfigError, match="lora-adam is a preset; give a method of your own parts another name"):
+        check(MINIMAL + "decay = true\n")
+    with pytest.raises(
+        ConfigError, match="mine has an optimizer, which is whole: leave metric, lift, integrator and decay out"
+    ):
+        check(text + 'optimizer = "adam"\n')
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [

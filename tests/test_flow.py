@@ -1,6 +1,7 @@
 """Methods: three parts by name, by options or by instance, and what does not go together."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ TRIPLES = [
     for lift in catalog.names(lifts)
     for integrator in catalog.names(integrators)
     if catalog.build(lifts, Lift, lift).has_mass or not catalog.find(integrators, Integrator, integrator).implicit
+    if catalog.find(lifts, Lift, lift).uses_metric or not catalog.find(metrics, Metric, metric).learns
 ]
 
 
@@ -78,7 +80,10 @@ def test_names_options_and_instances_mean_the_same():
     ("parts", "message"),
     [
         ({"lift": "balancd"}, r"no lift 'balancd'; did you mean 'balanced'\? \(choices: balanced, block_diagonal"),
-        ({"integrator": "rk5"}, r"no integrator 'rk5'; did you mean 'rk4'\? \(choices: euler, heun"),
+        (
+            {"integrator": "rkk4"},
+            r"no integrator 'rkk4'; did you mean 'rk4'\? \(choices: bogacki_shampine, euler, heun",
+        ),
         ({"metric": "identiy"}, r"no metric 'identiy'; did you mean 'identity'\?"),
         ({"lift": {"name": "balanced", "epsilon": 1}}, r"no option of balanced 'epsilon'; did you mean 'eps'\?"),
         ({"lift": {"eps": 1}}, r"no lift None \(choices: "),
@@ -105,6 +110,26 @@ def test_a_lift_without_a_mass_goes_with_explicit_integrators_only(integrator):
         objective = objective_of()
         run, theta = started(pl.Method(lift=Massless(), integrator=integrator), objective, 1e-4)
         assert objective.value(run.step(objective, theta).theta) < objective.value(theta)
+
+
+def test_a_metric_that_the_lift_does_not_see_is_refused():
+    with pytest.raises(ValueError, match=r"so Adafactor would do nothing; take the metric identity, .* \(weighted"):
+        pl.Method("adafactor", "balanced", "euler")
+    pl.Method("adafactor", "weighted", "rosenbrock_euler")
+
+
+def test_decay_takes_the_step_size_to_zero_along_a_half_cosine():
+    objective = objective_of()
+    run, theta = started(pl.Method(lift="balanced", integrator="euler", decay=True), objective, 1e-4)
+    sizes = [run.h]
+    for _ in range(10):
+        theta = run.step(objective, theta).theta
+        sizes.append(run.h)
+    expected = [1e-4 * 0.5 * (1.0 + math.cos(math.pi * k / 10)) for k in range(11)]
+    assert sizes == pytest.approx(expected, abs=1e-18)
+    with pytest.raises(ValueError, match="RosenbrockEuler chooses its step sizes itself; decay is for"):
+        pl.Method(integrator="rosenbrock_euler", decay=True)
+    pl.Method(integrator={"name": "rosenbrock_euler", "adaptive": False}, decay=True)
 
 
 def test_a_run_keeps_its_step_size_and_makes_a_new_flow_for_new_points():
@@ -142,7 +167,8 @@ def test_the_velocity_is_the_lifts_for_pairs_and_minus_the_gradient_for_the_rest
     for block in objective.blocks.blocks:
         if block in objective.blocks.pairs:
             (B, A), (gB, gA) = block.split(theta[block.slice]), block.split(g[block.slice])
-            dB, dA = Balanced().velocity(lifts.Pair(B, A, block.scale), gB, gA, Identity())
+            metric = Identity().weights(None, 0, B, A)
+            dB, dA = Balanced().velocity(lifts.Pair(B, A, block.scale), gB, gA, metric)
             assert torch.equal(v[block.slice], torch.cat([dB.reshape(-1), dA.reshape(-1)]))
         else:
             assert torch.equal(v[block.slice], -g[block.slice])

@@ -1,63 +1,39 @@
 """Every lift against dense least squares with the explicit Jacobian of (B, A) -> B A, in float64."""
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
+from lift_oracles import (
+    SCALES,
+    SHAPES,
+    assert_equal,
+    build,
+    flat,
+    metric_of,
+    pair_and_gradients,
+    plain,
+    product_jacobian,
+    velocity,
+)
 from scipy.linalg import solve_sylvester
 
 from pinn_lora import catalog, lifts
 from pinn_lora.lifts import Lift, Pair, gauge_directions, relative_damping
-from pinn_lora.metrics.identity import Identity
 
 LIFTS = catalog.names(lifts)
-SHAPES = [(5, 4, 2), (4, 6, 3), (3, 3, 3), (6, 2, 1)]  # m, n, r
-SCALES = [1.0, 0.3, 8.0]
 OPTIONS = {  # other settings than the defaults; a lift that is not here is tested with its defaults
     "balanced": [{}, {"eps": 1e-8}, {"eps": 0.5}, {"eps": 0.0}],
     "block_diagonal": [{}, {"eps": 1e-8}, {"eps": 0.5}, {"eps": 0.0}],
     "chain_rule": [{}, {"ratio": 16.0}, {"ratio": 3.0}],
+    "lora_pro": [
+        {"gauge": gauge, "eps": eps} for gauge in ("zero", "symmetry", "sylvester") for eps in (1e-4, 0.5, 0.0)
+    ],
+    "refactored": [{}, {"eps": 0.5}, {"eps": 0.0}],
+    "weighted": [{}, {"lam": 0.3}, {"lam": 2.0, "eps": 0.5}, {"lam": 0.1, "eps": 0.0}],
 }
 CASES = [(name, options) for name in LIFTS for options in OPTIONS.get(name, [{}])]
-
-
-def build(name, options=None) -> Lift:
-    return catalog.build(lifts, Lift, {"name": name, **(options or {})})
-
-
-def pair_and_gradients(shape, scale=1.0, *, seed=0, balanced=False, zero_b=False):
-    """Generic factors, the dense gradient G, and what autograd gives: s G A^T and s B^T G."""
-    (m, n, r), generator = shape, torch.Generator().manual_seed(seed)
-    B, A, G = (torch.randn(k, generator=generator, dtype=torch.float64) for k in ((m, r), (r, n), (m, n)))
-    B = B * torch.linspace(0.5, 2.0, r)  # columns of different lengths
-    if balanced:
-        B, A = torch.linalg.qr(B).Q, torch.linalg.qr(A.T).Q.T
-    if zero_b:
-        B = torch.zeros_like(B)
-    return Pair(B, A, scale), G, scale * G @ A.T, scale * B.T @ G
-
-
-def flat(*parts) -> torch.Tensor:
-    return torch.cat([part.reshape(-1) for part in parts])
-
-
-def product_jacobian(pair: Pair) -> torch.Tensor:
-    """J (m n, m r + r n) of (vec B, vec A) -> vec B A, by autograd."""
-    (m, r), n = pair.B.shape, pair.A.shape[1]
-
-    def product(y):
-        return (y[: m * r].view(m, r) @ y[m * r :].view(r, n)).reshape(-1)
-
-    return torch.autograd.functional.jacobian(product, flat(pair.B, pair.A))
-
-
-def velocity(lift: Lift, pair: Pair, gB, gA) -> torch.Tensor:
-    return flat(*lift.velocity(pair, gB, gA, Identity()))
-
-
-def assert_equal(found, expected, tolerance=1e-10):
-    assert found.shape == expected.shape
-    assert (found - expected).norm() <= tolerance * expected.norm()
 
 
 # All lifts
@@ -71,7 +47,7 @@ def test_a_lift_is_a_descent_direction_of_the_loss_and_of_the_product(name, opti
     for seed in range(5):
         pair, G, gB, gA = pair_and_gradients(shape, scale, seed=seed)
         lift = build(name, options)
-        dB, dA = lift.velocity(pair, gB, gA, Identity())
+        dB, dA = lift.velocity(pair, gB, gA, metric_of(lift, pair))
         assert (dB.shape, dA.shape) == (pair.B.shape, pair.A.shape)
         slope = (gB * dB).sum() + (gA * dA).sum()
         step = scale * (dB @ pair.A + pair.B @ dA)
@@ -92,7 +68,8 @@ def test_a_lift_is_zero_at_zero_gradient_and_linear_where_it_has_a_mass(name):
 def test_a_lift_is_finite_at_zero_b(name):
     """The standard start; only B moves from there."""
     pair, _, gB, gA = pair_and_gradients((5, 4, 2), zero_b=True)
-    dB, dA = build(name).velocity(pair, gB, gA, Identity())
+    lift = build(name)
+    dB, dA = lift.velocity(pair, gB, gA, metric_of(lift, pair))
     assert dB.isfinite().all()
     assert dB.any()
     assert not dA.any()
@@ -133,14 +110,15 @@ def test_float32_factors_give_float32_velocities(name):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_the_product_step_does_not_depend_on_the_scale(name, options, shape):
-    """Of every lift but chain_rule, whose step grows with s^2: then the step size is full fine-tuning's."""
+    """Where a lift says so; else it grows with s^2."""
     steps = {}
     for scale in SCALES:
         pair, _, gB, gA = pair_and_gradients(shape, scale)
-        dB, dA = build(name, options).velocity(pair, gB, gA, Identity())
+        lift = build(name, options)
+        dB, dA = lift.velocity(pair, gB, gA, metric_of(lift, pair))
         steps[scale] = scale * (dB @ pair.A + pair.B @ dA)
     for scale in SCALES:
-        assert_equal(steps[scale], steps[1.0] * (scale**2 if name == "chain_rule" else 1.0))
+        assert_equal(steps[scale], steps[1.0] * (1.0 if lift.full_units else scale**2))
 
 
 # Masses
@@ -154,7 +132,7 @@ MASSES = [(name, options) for name, options in CASES if build(name, options).has
 def test_the_mass_is_symmetric_positive_and_inverts_the_velocity(name, options, shape, scale):
     pair, _, gB, gA = pair_and_gradients(shape, scale)
     lift = build(name, options)
-    M = lift.mass(pair, Identity()).matrix
+    M = lift.mass(pair, metric_of(lift, pair)).matrix
     assert M.dtype == torch.float64
     assert torch.equal(M, M.T)
     values = torch.linalg.eigvalsh(M)
@@ -172,7 +150,8 @@ def test_the_mass_is_symmetric_positive_and_inverts_the_velocity(name, options, 
 @pytest.mark.parametrize(("name", "options"), MASSES, ids=str)
 def test_keeps_gauge_is_said_exactly_where_it_is_so(name, options, shape, scale):
     pair, *_ = pair_and_gradients(shape, scale)
-    mass, N = build(name, options).mass(pair, Identity()), gauge_directions(pair)
+    lift, N = build(name, options), gauge_directions(pair)
+    mass = lift.mass(pair, metric_of(lift, pair))
     image = mass.matrix @ N
     multiple = (N * image).sum() / N.square().sum()
     kept = (image - multiple * N).norm() <= 1e-10 * mass.matrix.norm() * N.norm()
@@ -201,7 +180,7 @@ def test_a_lift_without_a_mass_says_so():
     pair, *_ = pair_and_gradients((3, 3, 1))
     assert not Massless().has_mass
     with pytest.raises(NotImplementedError, match="Massless has no mass"):
-        Massless().mass(pair, Identity())
+        Massless().mass(pair, plain(pair))
 
 
 def test_relative_damping_is_in_the_units_of_the_factors():
@@ -227,7 +206,7 @@ def test_balanced_is_damped_least_squares(shape, eps, scale):
     expected = torch.linalg.lstsq(stacked, target[:, None]).solution[:, 0]
     assert_equal(velocity(build("balanced", {"eps": eps}), pair, gB, gA), expected)
     torch.testing.assert_close(
-        build("balanced", {"eps": eps}).mass(pair, Identity()).matrix,
+        build("balanced", {"eps": eps}).mass(pair, plain(pair)).matrix,
         scale**2 * (J.T @ J + lam * eye),
         rtol=0,
         atol=1e-11 * scale**2,
@@ -247,7 +226,7 @@ def test_balanced_without_damping_is_the_minimum_norm_solution(shape, scale):
 def test_balanced_without_damping_makes_the_best_step_of_rank_r(shape):
     """dB A + B dA = -(P_B G + G P_A - P_B G P_A), the projection of -G on the tangent space."""
     pair, G, gB, gA = pair_and_gradients(shape)
-    dB, dA = build("balanced", {"eps": 0.0}).velocity(pair, gB, gA, Identity())
+    dB, dA = build("balanced", {"eps": 0.0}).velocity(pair, gB, gA, plain(pair))
     P_B, P_A = pair.B @ torch.linalg.pinv(pair.B), torch.linalg.pinv(pair.A) @ pair.A
     assert_equal(dB @ pair.A + pair.B @ dA, -(P_B @ G + G @ P_A - P_B @ G @ P_A))
 
@@ -258,7 +237,7 @@ def test_balanced_without_damping_makes_the_best_step_of_rank_r(shape):
 def test_balanced_keeps_balance_at_every_damping_and_off_the_manifold(shape, eps, scale):
     """B^T dB = dA A^T, so that d/dt (B^T B - A A^T) = 0."""
     pair, _, gB, gA = pair_and_gradients(shape, scale)
-    dB, dA = build("balanced", {"eps": eps}).velocity(pair, gB, gA, Identity())
+    dB, dA = build("balanced", {"eps": eps}).velocity(pair, gB, gA, plain(pair))
     assert (pair.B.T @ dB - dA @ pair.A.T).norm() <= 1e-12 * (pair.B.norm() * dB.norm() + pair.A.norm() * dA.norm())
 
 
@@ -270,7 +249,7 @@ def test_balanced_with_large_damping_is_plain_lora():
 
 def test_balanced_at_zero_b_is_its_closed_form():
     pair, _G, gB, gA = pair_and_gradients((5, 4, 2), zero_b=True)
-    dB, dA = build("balanced").velocity(pair, gB, gA, Identity())
+    dB, dA = build("balanced").velocity(pair, gB, gA, plain(pair))
     lam = relative_damping(pair, 1e-4)
     expected = -gB @ torch.linalg.inv(pair.K + lam * torch.eye(2, dtype=torch.float64))
     assert_equal(dB, expected)
@@ -310,7 +289,7 @@ def test_block_diagonal_is_damped_least_squares_in_each_factor_alone(shape, eps,
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_block_diagonal_counts_the_common_part_twice(shape):
     pair, G, gB, gA = pair_and_gradients(shape)
-    dB, dA = build("block_diagonal", {"eps": 0.0}).velocity(pair, gB, gA, Identity())
+    dB, dA = build("block_diagonal", {"eps": 0.0}).velocity(pair, gB, gA, plain(pair))
     P_B, P_A = pair.B @ torch.linalg.pinv(pair.B), torch.linalg.pinv(pair.A) @ pair.A
     assert_equal(dB @ pair.A + pair.B @ dA, -(P_B @ G + G @ P_A))
 
@@ -324,7 +303,7 @@ def test_chain_rule_is_the_gradient_with_its_ratio(ratio):
     gradient = 0.5 * product_jacobian(pair).T @ G.reshape(-1)
     rates = flat(torch.full_like(pair.B, ratio), torch.ones_like(pair.A))
     assert_equal(velocity(build("chain_rule", {"ratio": ratio}), pair, gB, gA), -rates * gradient, 1e-13)
-    mass = build("chain_rule", {"ratio": ratio}).mass(pair, Identity()).matrix
+    mass = build("chain_rule", {"ratio": ratio}).mass(pair, plain(pair)).matrix
     torch.testing.assert_close(mass, torch.diag(1.0 / rates), rtol=1e-15, atol=0)
 
 
@@ -344,7 +323,11 @@ def test_bad_options_give_one_clear_sentence(name, options, message):
 
 
 def test_every_lift_differs_from_every_other():
+    """With damping that is felt: without it some are equal, as their own tests say."""
     pair, _, gB, gA = pair_and_gradients((5, 4, 2))
-    found = [velocity(build(name), pair, gB, gA) for name in LIFTS]
+    found = []
+    for name in LIFTS:
+        damped = "eps" in {field.name for field in dataclasses.fields(catalog.find(lifts, Lift, name))}
+        found.append(velocity(build(name, {"eps": 0.5} if damped else {}), pair, gB, gA))
     for a, b in itertools.combinations(found, 2):
         assert (a - b).norm() > 1e-3 * a.norm()

@@ -6,9 +6,11 @@ An integrator sees a flow only: its value, its velocity, and, where it is implic
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # a flow is built from what lies below it; only its name is needed here
@@ -19,7 +21,8 @@ if TYPE_CHECKING:  # a flow is built from what lies below it; only its name is n
 class Step:
     """Where a step of size h ended; a rejected one stays where it was.
 
-    `next_h` is the size to try next, `value` the loss where the step began, `finished` says that no further step can move.
+    `next_h` is the size to try next, `value` the loss where the step began, `finished` says that no further step can move,
+    `error` is the estimate of one that has it, in units of its tolerance.
     """
 
     theta: Tensor
@@ -27,6 +30,7 @@ class Step:
     next_h: float
     value: float
     finished: bool = False
+    error: float | None = None
 
 
 class Integrator(ABC):
@@ -54,11 +58,19 @@ class RungeKutta(Integrator):
 
     tableau: ClassVar[Tableau]
 
-    def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
+    def stages(self, flow: Flow, theta: Tensor, h: float) -> tuple[float, list[Tensor]]:
+        """f(theta) and k_1, k_2 ..."""
         value, first = flow.velocity(theta)
-        stages = [first]
+        found = [first]
         for row in self.tableau.a:
-            change = sum(a * k for a, k in zip(row, stages, strict=True) if a)
-            stages.append(flow.velocity(theta + h * change)[1])
-        change = sum(b * k for b, k in zip(self.tableau.b, stages, strict=True) if b)
-        return Step(theta + h * change, True, h, value)
+            found.append(flow.velocity(theta + h * combine(row, found))[1])
+        return value, found
+
+    def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
+        value, stages = self.stages(flow, theta, h)
+        return Step(theta + h * combine(self.tableau.b, stages), True, h, value)
+
+
+def combine(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
+    """sum_i weights_i k_i."""
+    return torch.stack([weight * k for weight, k in zip(weights, stages, strict=True) if weight]).sum(0)

@@ -7,12 +7,12 @@ M dy/dt = -g with M symmetric positive definite, the lift also gives M, and can 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pinn_lora.metrics import Metric
+from pinn_lora.metrics import Weights
 
 
 class Pair(NamedTuple):
@@ -46,19 +46,31 @@ class Mass:
 
 
 class Lift(ABC):
-    """A lift sees one pair at a time and keeps no state."""
+    """A lift sees one pair at a time and keeps no state.
+
+    `uses_metric`: it follows F^-1 G, and not G whatever F is. `full_units`: its product step does not depend on s, so that
+    the step size is full fine-tuning's; else that step grows with s^2.
+    """
+
+    uses_metric: ClassVar[bool] = False
+    full_units: ClassVar[bool] = True
 
     @abstractmethod
-    def velocity(self, pair: Pair, g_B: Tensor, g_A: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
-        """(dB/dt, dA/dt) from the loss's gradients in B (m, r) and A (r, n)."""
+    def velocity(self, pair: Pair, g_B: Tensor, g_A: Tensor, metric: Weights) -> tuple[Tensor, Tensor]:
+        """(dB/dt, dA/dt) from the loss's gradients in B (m, r) and A (r, n), and the metric of their layer."""
 
-    def mass(self, pair: Pair, metric: Metric) -> Mass:
+    def mass(self, pair: Pair, metric: Weights) -> Mass:
         """M with velocity = -M^-1 (g_B, g_A); NotImplementedError for a lift that is no such flow."""
         raise NotImplementedError(f"{type(self).__name__} has no mass")
 
     @property
     def has_mass(self) -> bool:
         return type(self).mass is not Lift.mass
+
+
+def symmetric(matrix: Tensor) -> Tensor:
+    """The matrix without what rounding made of its symmetry."""
+    return 0.5 * (matrix + matrix.T)
 
 
 def relative_damping(pair: Pair, eps: float) -> Tensor:

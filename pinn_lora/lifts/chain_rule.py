@@ -14,6 +14,8 @@ class ChainRule(Lift):
     M = diag(I / ratio, I). Source: Hu et al. 2021; Hayou et al. 2024 for the ratio. The product step scales with s^2.
     """
 
+    full_units = False
+
     ratio: float = 1.0
 
     def __post_init__(self):

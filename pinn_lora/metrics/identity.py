@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from pinn_lora.metrics import Metric
+from pinn_lora.metrics import Metric, Weights
 
 
 @dataclass(frozen=True)
 class Identity(Metric):
     """F = I: full fine-tuning by gradient flow."""
 
-    def weights(self, B, A):
-        return B.new_ones(B.shape[0]), A.new_ones(A.shape[1])
+    learns = False
+
+    def weights(self, history, count, B, A):
+        return Weights(B.new_ones(B.shape[0]), A.new_ones(A.shape[1]))

@@ -1,0 +1,68 @@
+"""LoRA-Pro: the velocities whose product is nearest to full fine-tuning's, in a gauge of choice."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.catalog import choose
+from pinn_lora.lifts import Lift, Mass, relative_damping, symmetric
+
+
+@dataclass(frozen=True)
+class LoRAPro(Lift):
+    """dA = -s^-2 (S^-1 g_A + X A), dB = -s^-2 ((I - P_B) g_B K^-1 - B X), with the gauge X (r, r) one of
+
+    zero: X = 0; symmetry: X = -S^-1 B^T g_B K^-1 / 2, which makes the two parts dB A and B dA nearest to each other;
+    sylvester: S X + X K = -S^-1 g_A A^T, which makes the velocities nearest to (-g_B, -g_A).
+
+    S and K carry the damping lam = eps tr(S + K) / (2 r). The product step is the same in every gauge, at lam = 0 balanced's;
+    in gauge sylvester so are the velocities. Masses: zero (I + B B^T / lam) (x) K and S (x) I; symmetry
+    (I - P_B / 2)^-1 (x) K and S (x) (I - P_A / 2)^-1; sylvester none here (balanced has it). Source: Wang et al., LoRA-Pro,
+    ICLR 2025; damping and masses are ours.
+    """
+
+    gauge: str = "sylvester"
+    eps: float = 1e-4
+
+    def __post_init__(self):
+        choose(self.gauge, ["zero", "symmetry", "sylvester"], what="gauge of lora_pro")
+        if not self.eps >= 0:
+            raise ValueError(f"lora_pro: eps is {self.eps}; it must be at least 0")
+
+    @property
+    def has_mass(self):
+        return self.gauge == "symmetry" or (self.gauge == "zero" and self.eps > 0)
+
+    def velocity(self, pair, g_B, g_A, metric):
+        lam = relative_damping(pair, self.eps)
+        if not lam.isfinite():  # factors that overflowed: eigh would raise
+            return torch.full_like(g_B, torch.nan), torch.full_like(g_A, torch.nan)
+        s, U = torch.linalg.eigh(pair.S)
+        k, V = torch.linalg.eigh(pair.K)
+        s, k = s.clamp_min(0.0) + lam, k.clamp_min(0.0) + lam
+        left = U @ (U.T @ g_A / s[:, None])  # S^-1 g_A
+        right = ((g_B @ V) / k) @ V.T  # g_B K^-1
+        inner = U @ ((U.T @ pair.B.T @ right) / s[:, None])  # S^-1 B^T g_B K^-1
+        if self.gauge == "zero":
+            X = torch.zeros_like(inner)
+        elif self.gauge == "symmetry":
+            X = -0.5 * inner
+        else:
+            X = -U @ ((U.T @ left @ pair.A.T @ V) / (s[:, None] + k)) @ V.T
+        unit = pair.scale**-2
+        return -unit * (right - pair.B @ (inner + X)), -unit * (left + X @ pair.A)
+
+    def mass(self, pair, metric):
+        if not self.has_mass:
+            raise NotImplementedError(f"lora_pro has no mass in gauge {self.gauge} with eps {self.eps}; take balanced")
+        (B, A, scale), lam = pair, relative_damping(pair, self.eps)
+        (m, r), n = B.shape, A.shape[1]
+        I_m, I_n, shift = torch.eye(m).to(B), torch.eye(n).to(B), lam * torch.eye(r).to(B)
+        S, K = pair.S + shift, pair.K + shift
+        if self.gauge == "zero":
+            left, right = I_m + B @ B.T / lam, I_n
+        else:
+            left = I_m + 0.5 * B @ torch.linalg.solve(S - 0.5 * pair.S, B.T)
+            right = I_n + 0.5 * A.T @ torch.linalg.solve(K - 0.5 * pair.K, A)
+        blocks = torch.block_diag(torch.kron(symmetric(left), K), torch.kron(S, symmetric(right)))
+        return Mass(scale**2 * blocks, keeps_gauge=False)
