@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pinn_lora import initializers
 from pinn_lora.catalog import build
-from pinn_lora.initializers import Initializer
+from pinn_lora.initializers import Initializer, Probe, Site
 
 
 class LoRALinear(nn.Module):
@@ -84,12 +84,14 @@ def adapt(
     scale: float = 1.0,
     train_biases: bool = False,
     train_output: bool = False,
+    probes: Mapping[str, Probe] | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """A copy of `network` whose target layers carry rank-r factors and whose other weights are frozen.
 
-    `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. Raises ValueError for a
-    rank below 1 or above a target layer's smaller side, and for a scale that is not positive.
+    `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. `probes`: by layer name, for
+    a start that needs the loss's gradient, see `objective.probe`. Raises ValueError for a rank below 1 or above a target
+    layer's smaller side, for a scale that is not positive, and for a start without the probe that it needs.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"the adapter's scale is {scale}; it must be a positive number")
@@ -97,6 +99,10 @@ def adapt(
     linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
     chosen = target_layers(adapted, targets)
     start = build(initializers, Initializer, initializer)
+    if start.needs_probe and probes is None:
+        raise ValueError(
+            f"the start {initializer!r} needs the loss's gradient: finetune gives it, or probes= by objective.probe"
+        )
     generator = torch.Generator().manual_seed(seed)
     output = linear[-1] if train_output and linear[-1] not in chosen else None
     for name, module in list(adapted.named_modules()):
@@ -105,7 +111,8 @@ def adapt(
             if not 1 <= rank <= min(m, n):
                 limit = min(m, n)
                 raise ValueError(f"rank {rank} does not fit the {m} x {n} layer {name!r}; choose 1 to {limit}")
-            B, A = start.factors(module.weight.detach().double().cpu(), rank, generator)
+            weight = module.weight.detach().double().cpu()
+            B, A = start.factors(Site(weight, rank, scale, generator, (probes or {}).get(name)))
             layer = LoRALinear(module, B, A, scale=scale, train_bias=train_biases)
             adapted.set_submodule(name, layer)
         elif name == output:

@@ -10,17 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from pinn_lora.catalog import choose
+from pinn_lora import initializers
+from pinn_lora.catalog import build, choose
 from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
 from pinn_lora.loop import Budget, train
 from pinn_lora.lora import Blocks, adapt, merge
 from pinn_lora.network import MLP
+from pinn_lora.objective import probe
 from pinn_lora.optimizers import Optimizer
+from pinn_lora.points import first_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
 from pinn_lora.solution import Solution, Status
 
+PROBE = 512  # points of the batch that a start by the gradient sees
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps by default
 
@@ -161,14 +165,20 @@ def finetune(
     if whole:
         network = merge(base.network)
     else:
+        start = build(initializers, Initializer, initializer or preset.initializer or "zero_b")
+        plain = _place(merge(base.network), dtype, device)
+        probes = None
+        if start.needs_probe:
+            probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=targets, weights=weights)
         network = adapt(
-            merge(base.network),
+            plain,
             rank=rank,
             targets=targets,
-            initializer=initializer or preset.initializer or "zero_b",
+            initializer=start,
             scale=scale,
             train_biases=train_biases,
             train_output=train_output,
+            probes=probes,
             seed=seed,
         )
     network = _place(network, dtype, device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from probes import probes_of
 from safetensors.torch import load_file
 from torch import nn
 
@@ -50,7 +51,13 @@ def moved(network: nn.Module) -> nn.Module:
 
 
 def adapted(of: pl.Solution, initializer="balanced", **options) -> pl.Solution:
-    network = moved(pl.adapt(pl.merge(of.network), **{"rank": 2, "initializer": initializer, **options}))
+    network = moved(
+        pl.adapt(
+            pl.merge(of.network),
+            probes=probes_of(pl.merge(of.network)),
+            **{"rank": 2, "initializer": initializer, **options},
+        )
+    )
     return pl.Solution(Burgers(nu=0.07), network, of, (), pl.Status.CONVERGED, {"seed": 4, "weights": {"initial": 2.0}})
 
 
@@ -72,6 +79,8 @@ def assert_same(found: nn.Module, expected: nn.Module) -> None:
 @pytest.mark.parametrize("options", EVERY, ids=str)
 @pytest.mark.parametrize("initializer", STARTS)
 def test_an_adapter_comes_back_as_it_was(tmp_path, initializer, options):
+    if initializer == "lora_ga" and options.get("targets") == "all":
+        pytest.skip("it takes 2 r singular vectors, and a thin layer has fewer")
     start = base()
     saved = adapted(start, initializer, **options)
     folder = saved.save(tmp_path / "adapter")

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from probes import probes_of
 from torch import nn
 
 import pinn_lora as pl
@@ -13,6 +14,7 @@ from pinn_lora.lora import Blocks, DenseBlock, LoRALinear, PairBlock, freeze, ta
 
 BOX = pl.Domain(x=(-1.0, 1.0), t=(0.0, 1.0))
 STARTS = catalog.names(initializers)
+THIN = [name for name in STARTS if name != "lora_ga"]  # it takes 2 r singular vectors, and a thin layer has fewer
 
 
 def base(**options) -> pl.MLP:
@@ -43,8 +45,12 @@ def plain_torch() -> nn.Module:
 @pytest.mark.parametrize("targets", ["hidden", "all"])
 @pytest.mark.parametrize("start", STARTS)
 def test_the_start_is_the_base(start, targets, scale):
+    if targets == "all" and start not in THIN:
+        pytest.skip("not for thin layers")
     network, points = base(), BOX.sample(50)
-    adapted = pl.adapt(network, rank=2, initializer=start, targets=targets, scale=scale, seed=1)
+    adapted = pl.adapt(
+        network, probes=probes_of(network), rank=2, initializer=start, targets=targets, scale=scale, seed=1
+    )
     with torch.no_grad():
         difference = (adapted(points) - network(points)).abs().max()
     unmoved = all(
@@ -65,7 +71,17 @@ def test_zero_b_starts_bit_identical_and_keeps_no_copy():
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 @pytest.mark.parametrize("start", STARTS)
 def test_merged_equals_unmerged(start, scale):
-    adapted = moved(pl.adapt(base(), rank=3, initializer=start, scale=scale, train_biases=True, train_output=True))
+    adapted = moved(
+        pl.adapt(
+            base(),
+            probes=probes_of(base()),
+            rank=3,
+            initializer=start,
+            scale=scale,
+            train_biases=True,
+            train_output=True,
+        )
+    )
     merged, points = pl.merge(adapted), BOX.sample(50)
     assert not any(isinstance(module, LoRALinear) for module in merged.modules())
     assert {name for name, _ in merged.named_parameters()} == {name for name, _ in base().named_parameters()}
@@ -77,8 +93,8 @@ def test_merged_equals_unmerged(start, scale):
 
 @pytest.mark.parametrize("start", STARTS)
 def test_the_adapted_layer_is_the_formula(start):
-    adapted = moved(pl.adapt(base(), rank=2, initializer=start, scale=1.7))
-    original = pl.adapt(base(), rank=2, initializer=start, scale=1.7)
+    adapted = moved(pl.adapt(base(), probes=probes_of(base()), rank=2, initializer=start, scale=1.7))
+    original = pl.adapt(base(), probes=probes_of(base()), rank=2, initializer=start, scale=1.7)
     layer, first = adapted.layers[2], original.layers[2]
     expected = base().layers[2].weight + 1.7 * (layer.B @ layer.A - first.B @ first.A)
     torch.testing.assert_close(layer.effective_weight(layer.B, layer.A), expected, rtol=0, atol=1e-14)
@@ -87,7 +103,7 @@ def test_the_adapted_layer_is_the_formula(start):
 @pytest.mark.parametrize("start", STARTS)
 def test_base_weights_are_no_parameters_and_requires_grad_cannot_make_them_so(start):
     network = base()
-    adapted = pl.adapt(network, rank=2, initializer=start)
+    adapted = pl.adapt(network, probes=probes_of(network), rank=2, initializer=start)
     trained = {"layers.1.B", "layers.1.A", "layers.2.B", "layers.2.A"}
     assert {name for name, _ in adapted.named_parameters()} == trained
     adapted.requires_grad_()
@@ -95,18 +111,20 @@ def test_base_weights_are_no_parameters_and_requires_grad_cannot_make_them_so(st
     optimizer = torch.optim.SGD(adapted.parameters(), lr=0.1, weight_decay=0.1)
     adapted(BOX.sample(30)).square().sum().backward()
     optimizer.step()
-    assert not torch.equal(adapted.layers[1].B, pl.adapt(network, rank=2, initializer=start).layers[1].B)
+    assert not torch.equal(
+        adapted.layers[1].B, pl.adapt(network, probes=probes_of(network), rank=2, initializer=start).layers[1].B
+    )
     for i in range(4):
         assert torch.equal(adapted.layers[i].weight, network.layers[i].weight)
         assert torch.equal(adapted.layers[i].bias, network.layers[i].bias)
         assert not adapted.layers[i].weight.requires_grad
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", THIN)
 def test_adapting_and_merging_leave_the_network_untouched(start):
     network = base()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    adapted = pl.adapt(network, rank=2, initializer=start, targets="all", train_biases=True)
+    adapted = pl.adapt(network, probes=probes_of(network), rank=2, initializer=start, targets="all", train_biases=True)
     held = {name: value.clone() for name, value in adapted.state_dict().items()}
     moved(pl.merge(adapted))
     assert all(torch.equal(adapted.state_dict()[name], value) for name, value in held.items())
@@ -187,7 +205,7 @@ def test_biases_and_the_output_are_trained_where_asked(biases, output, trained):
 @pytest.mark.parametrize("start", STARTS)
 def test_other_networks_are_adapted_too(start):
     network, points = plain_torch(), BOX.sample(9)
-    adapted = pl.adapt(network, rank=2, initializer=start)
+    adapted = pl.adapt(network, probes=probes_of(network), rank=2, initializer=start)
     assert {name for name, _ in adapted.named_parameters()} == {"2.B", "2.A"}
     torch.testing.assert_close(adapted(points), network(points), rtol=0, atol=1e-14)
     merged = pl.merge(moved(adapted))

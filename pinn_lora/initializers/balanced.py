@@ -21,7 +21,7 @@ class Balanced(Initializer):
         if not (math.isfinite(self.size) and self.size > 0):
             raise ValueError(f"balanced: size is {self.size}; it must be a positive number")
 
-    def factors(self, weight, rank, generator):
-        m, n = weight.shape
-        bases = [torch.linalg.qr(torch.randn(k, rank, generator=generator, dtype=torch.float64)).Q for k in (m, n)]
+    def factors(self, site):
+        draw = lambda k: torch.randn(k, site.rank, generator=site.generator, dtype=torch.float64)  # noqa: E731
+        bases = [torch.linalg.qr(draw(k)).Q for k in site.weight.shape]
         return self.size * bases[0], self.size * bases[1].T

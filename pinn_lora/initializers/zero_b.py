@@ -12,7 +12,7 @@ from pinn_lora.initializers import Initializer
 class ZeroB(Initializer):
     """B = 0, A uniform in +-1/sqrt(n) (Kaiming): the standard start; never balanced (Hu et al., LoRA, 2021)."""
 
-    def factors(self, weight, rank, generator):
-        m, n = weight.shape
-        A = (2.0 * torch.rand(rank, n, generator=generator, dtype=torch.float64) - 1.0) / math.sqrt(n)
-        return torch.zeros(m, rank, dtype=torch.float64), A
+    def factors(self, site):
+        m, n = site.weight.shape
+        A = (2.0 * torch.rand(site.rank, n, generator=site.generator, dtype=torch.float64) - 1.0) / math.sqrt(n)
+        return torch.zeros(m, site.rank, dtype=torch.float64), A

@@ -1,0 +1,28 @@
+"""The best rank-r part of one full gradient step."""
+
+import math
+from dataclasses import dataclass
+
+from pinn_lora.initializers import Initializer, top_singular
+
+
+@dataclass(frozen=True)
+class LoRAOne(Initializer):
+    """B A = [-G]_r / (gamma sigma_1), B = U (sigma / (gamma sigma_1))^1/2, A = (...)^1/2 V^T of -G; balanced.
+
+    Source: Zhang, Liu & Chen, LoRA-One, 2025, with its published code's gamma = 128. Published, the start is kept as a first
+    step; here, as every start, it is subtracted, and the network begins as the base. A zero gradient gives B = 0.
+    """
+
+    needs_probe = True
+
+    gamma: float = 128.0
+
+    def __post_init__(self):
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
+            raise ValueError(f"lora_one: gamma is {self.gamma}; it must be a positive number")
+
+    def factors(self, site):
+        U, sigma, V = top_singular(-site.gradient, site.rank)
+        root = (sigma / (self.gamma * sigma[0].clamp_min(1e-300))).sqrt()
+        return U * root, root[:, None] * V
