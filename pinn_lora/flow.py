@@ -154,6 +154,21 @@ class Flow:
         return self._last[1]
 
 
+class Flows:
+    """The flow of a run wherever it is: a new objective (new points) makes a new flow, and what the metric has learnt stays."""
+
+    def __init__(self, lift: Lift, metric: Metric) -> None:
+        self.lift, self.metric, self.learned = lift, metric, Learned()
+        self._flow: Flow | None = None
+
+    def at(self, objective: Objective, theta: Tensor) -> Flow:
+        """The flow at the objective's points, its metric having seen the gradient at theta."""
+        if self._flow is None or self._flow.objective is not objective:
+            self._flow = Flow(objective, self.lift, self.metric, self.learned)
+        self._flow.observe(theta)
+        return self._flow
+
+
 def tangent_energies(pair: Pair, g_B: Tensor, g_A: Tensor) -> Energies:
     """Energies of G's projection on the tangent space of rank-r products, D = -s (dB A + B dA) with the balanced lift's
     velocities, from its factors [dB, B] (m, 2r) and [A; dA] (2r, n): at O((m+n) r^2), without an m x n matrix."""
@@ -240,12 +255,7 @@ class Method:
             raise ValueError(
                 f"{kind} needs the lift's mass and {lift} has none; take an explicit integrator such as rk4"
             )
-        if self.metric.learns and not self.lift.uses_metric:
-            fitting = [name for name in names(lifts) if find(lifts, Lift, name).uses_metric]
-            raise ValueError(
-                f"{lift} follows the same direction whatever the metric is, so {type(self.metric).__name__} would do nothing; "
-                f"take the metric identity, or a lift that uses it ({', '.join(fitting)})"
-            )
+        check_metric(self.lift, self.metric)
         if self.decay and self.integrator.adaptive:
             raise ValueError(f"{kind} chooses its step sizes itself; decay is for integrators with a fixed step")
 
@@ -262,22 +272,34 @@ class Method:
 
 
 class FlowRun:
-    """A method under way: the step size, what its metric has learnt, and the flow at the current points."""
+    """A method under way: the step size and the flow."""
 
     def __init__(self, method: Method, step_size: float, max_steps: int) -> None:
-        self.method, self.h, self.first = method, step_size, step_size
-        self.max_steps, self.taken = max_steps, 0
-        self.learned, self._flow = Learned(), None
+        self.method, self.h = method, step_size
+        self.first, self.max_steps, self.taken = step_size, max_steps, 0
+        self.flows = Flows(method.lift, method.metric)
 
     def step(self, objective: Objective, theta: Tensor) -> Step:
-        """One step; a new objective (new points) makes a new flow and keeps the step size and the metric's history."""
-        if self._flow is None or self._flow.objective is not objective:
-            self._flow = Flow(objective, self.method.lift, self.method.metric, self.learned)
-        self._flow.observe(theta)
-        taken = self._flow.past = self.method.integrator.step(self._flow, theta, self.h)
+        """One step; new points keep the step size."""
+        flow = self.flows.at(objective, theta)
+        taken = flow.past = self.method.integrator.step(flow, theta, self.h)
         self.taken += 1
         if self.method.decay:
-            fraction = min(self.taken / self.max_steps, 1.0)
-            taken = replace(taken, next_h=0.5 * self.first * (1.0 + math.cos(math.pi * fraction)))
+            taken = replace(taken, next_h=cosine(self.first, self.taken, self.max_steps))
         self.h = taken.next_h
         return taken
+
+
+def cosine(first: float, taken: int, max_steps: int) -> float:
+    """`first`, falling to zero along a half cosine over `max_steps` steps, of which so many are taken."""
+    return 0.5 * first * (1.0 + math.cos(math.pi * min(taken / max_steps, 1.0)))
+
+
+def check_metric(lift: Lift, metric: Metric) -> None:
+    """ValueError for a metric that the lift does not see."""
+    if metric.learns and not lift.uses_metric:
+        fitting = [name for name in names(lifts) if find(lifts, Lift, name).uses_metric]
+        raise ValueError(
+            f"{type(lift).__name__} follows the same direction whatever the metric is, so {type(metric).__name__} would do "
+            f"nothing; take the metric identity, or a lift that uses it ({', '.join(fitting)})"
+        )

@@ -148,6 +148,18 @@ def merge(network: nn.Module) -> nn.Module:
     return merged
 
 
+def truncate(left: Tensor, right: Tensor, rank: int, tolerance: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Balanced factors of the best approximation of left (m, k) times right (k, n) of at most that rank; singular values
+    whose squares add up to under `tolerance`^2 of all are left out, too, as zero columns and rows."""
+    Q, R = torch.linalg.qr(left)
+    P, T = torch.linalg.qr(right.T)
+    U, sigma, V = torch.linalg.svd(R @ T.T)
+    tail = sigma.square().flip(0).cumsum(0).flip(0)
+    sigma = torch.where(tail > tolerance**2 * tail[0], sigma, 0.0)[:rank]
+    root = sigma.sqrt()
+    return Q @ (U[:, :rank] * root), (root[:, None] * V[:rank]) @ P.T
+
+
 @dataclass(frozen=True)
 class Block:
     """A piece of theta: where it lies, and which parameters of the network it holds."""

@@ -113,7 +113,7 @@ def test_a_lift_without_a_mass_goes_with_explicit_integrators_only(integrator):
 
 
 def test_a_metric_that_the_lift_does_not_see_is_refused():
-    with pytest.raises(ValueError, match=r"so Adafactor would do nothing; take the metric identity, .* \(weighted"):
+    with pytest.raises(ValueError, match=r"so Adafactor would do nothing; take the metric identity, .*\(weighted"):
         pl.Method("adafactor", "balanced", "euler")
     pl.Method("adafactor", "weighted", "rosenbrock_euler")
 

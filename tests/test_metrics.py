@@ -142,7 +142,7 @@ def test_the_history_outlives_new_points():
     theta = objective.blocks.read(objective.network)
     theta = run.step(objective, theta).theta
     run.step(objective.with_points(first_points(objective.problem, 64, seed=9)), theta)
-    assert run.learned.count == 2
+    assert run.flows.learned.count == 2
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
+from pinn_lora.flow import Flows, cosine
 from pinn_lora.integrators import Step
+from pinn_lora.lifts import Lift
+from pinn_lora.lifts.chain_rule import ChainRule
 from pinn_lora.lora import Blocks
+from pinn_lora.metrics import Metric
+from pinn_lora.metrics.identity import Identity
 from pinn_lora.objective import Objective
 
 
@@ -25,14 +31,71 @@ class Run(Protocol):
 
 
 class Optimizer(ABC):
-    """A frozen dataclass of settings; `start` makes the run that keeps the state."""
+    """A frozen dataclass of settings; `start` makes the run that keeps the state.
+
+    `needs_factors`: it works on pairs (B, A) alone, and a network without any is refused.
+    """
 
     implicit: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
+    needs_factors: ClassVar[bool] = False
 
     @abstractmethod
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> Run:
         """A run of at most `max_steps` steps from theta, first step size `step_size`."""
+
+
+Make = Callable[[list[tuple[Parameter, Parameter]], list[Parameter]], Sequence[torch.optim.Optimizer]]
+
+
+class TorchRun:
+    """torch optimizers on theta's own tensors, fed with the negative velocity of a flow: the gradient, for chain_rule.
+
+    `make` gives the optimizers for the pairs (B, A) and the dense tensors; `decay` takes every step size to zero along a
+    half cosine. Their state belongs to tensors, so it stays where points change.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        theta: Tensor,
+        make: Make,
+        *,
+        step_size: float,
+        max_steps: int,
+        decay: bool,
+        lift: Lift | None = None,
+        metric: Metric | None = None,
+    ) -> None:
+        self.blocks, self.h, self.max_steps, self.decay, self.taken = blocks, step_size, max_steps, decay, 0
+        self.first, self.flows = step_size, Flows(lift or ChainRule(), metric or Identity())
+        self.tensors = [[Parameter(t.clone()) for t in b.split(theta.detach()[b.slice])] for b in blocks.blocks]
+        pairs = [(t[0], t[1]) for t in self.tensors if len(t) == 2]
+        self.torch = make(pairs, [t[0] for t in self.tensors if len(t) == 1])
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.torch]
+
+    def step(self, objective: Objective, theta: Tensor) -> Step:
+        value, velocity = self.flows.at(objective, theta).velocity(theta)
+        if not velocity.isfinite().all():  # a run that diverges is recorded, not an error of some eigenvalue routine
+            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
+        for block, tensors in zip(self.blocks.blocks, self.tensors, strict=True):
+            now, gradients = block.split(theta[block.slice]), block.split(-velocity[block.slice])
+            for parameter, data, gradient in zip(tensors, now, gradients, strict=True):
+                parameter.data.copy_(data)
+                parameter.grad = gradient.clone()
+        for optimizer in self.torch:
+            optimizer.step()
+        self.taken += 1
+        if self.decay:
+            self._set(cosine(self.first, self.taken, self.max_steps))
+        found = torch.cat([parameter.detach().reshape(-1) for tensors in self.tensors for parameter in tensors])
+        return Step(found, not torch.equal(found, theta), self.h, value)
+
+    def _set(self, h: float) -> None:
+        self.h = h
+        for optimizer, rates in zip(self.torch, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * h / self.first
 
 
 class Closure:
@@ -52,3 +115,18 @@ class Closure:
             return self._last[2]
 
         return evaluate
+
+
+def baseline(name: str) -> Any:
+    """A class of the package pytorch-optimizer, an extra; ImportError says how it is installed."""
+    try:
+        import pytorch_optimizer
+    except ImportError:
+        raise ImportError(f"{name} comes with another package: pip install 'pinn-lora[baselines]'") from None
+    return getattr(pytorch_optimizer, name)
+
+
+def require_factors(name: str, blocks: Blocks) -> None:
+    """ValueError for a method of pairs (B, A) where all weights are trained."""
+    if not blocks.pairs:
+        raise ValueError(f"{name} works on LoRA factors and this network has none; take adam, lbfgs or ssbroyden")

@@ -1,44 +1,53 @@
-"""Adam on theta as it stands."""
+"""Adam on the factors' gradients, or on the velocities of a lift."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from pinn_lora.integrators import Step
-from pinn_lora.optimizers import Closure, Optimizer
+from pinn_lora import lifts, metrics
+from pinn_lora.catalog import build
+from pinn_lora.flow import check_metric
+from pinn_lora.lifts import Lift
+from pinn_lora.metrics import Metric
+from pinn_lora.optimizers import Optimizer, TorchRun
 
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015; torch's), with cosine decay of the step size to zero over the budget of steps."""
+    """Adam (Kingma & Ba 2015; torch's) with moments of a lift's velocities, and cosine decay to zero over the budget.
+
+    lift chain_rule: Adam on theta as it stands. block_diagonal: ScaledAdam (Zhang & Pilanci 2024). lora_pro: LoRA-Pro with
+    moments of the factors (published with moments of the whole m x n step). weighted with the metric adafactor:
+    AdaPreLoRA-AdamW (reconstructed). refactored: RefLoRA-AdamW. `ratio`: B's step size over that of all else, about 16 is
+    LoRA+. `weight_decay` is decoupled (AdamW).
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     decay: bool = True
+    lift: Any = "chain_rule"
+    metric: Any = "identity"
+    ratio: float = 1.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "lift", build(lifts, Lift, self.lift))
+        object.__setattr__(self, "metric", build(metrics, Metric, self.metric))
+        check_metric(self.lift, self.metric)
+        if not (math.isfinite(self.ratio) and self.ratio > 0):
+            raise ValueError(f"adam: ratio is {self.ratio}; it must be a positive number")
 
     def start(self, blocks, theta, *, step_size, max_steps):
-        return AdamRun(self, theta, step_size, max_steps)
+        def make(pairs, dense):
+            fast, rest = [B for B, _ in pairs], [*(A for _, A in pairs), *dense]
+            groups = [{"params": fast, "lr": self.ratio * step_size}, {"params": rest, "lr": step_size}]
+            options = {"betas": (self.beta1, self.beta2), "eps": self.eps, "weight_decay": self.weight_decay}
+            return [torch.optim.AdamW([group for group in groups if group["params"]], **options)]
 
-
-class AdamRun:
-    """torch.optim.Adam on the flat theta."""
-
-    def __init__(self, settings, theta, step_size, max_steps):
-        self.parameter = torch.nn.Parameter(theta.detach().clone())
-        betas = settings.beta1, settings.beta2
-        self.torch = torch.optim.Adam([self.parameter], lr=step_size, betas=betas, eps=settings.eps)
-        self.first, self.max_steps, self.taken, self.decay = step_size, max_steps, 0, settings.decay
-        self.h, self.closure = step_size, Closure(self.parameter)
-
-    def step(self, objective, theta):
-        value = self.closure.bind(objective)()
-        self.torch.step()
-        self.taken += 1
-        if self.decay:
-            fraction = min(self.taken / self.max_steps, 1.0)
-            self.h = self.torch.param_groups[0]["lr"] = 0.5 * self.first * (1.0 + math.cos(math.pi * fraction))
-        return Step(self.parameter.detach().clone(), True, self.h, value)
+        options = {"decay": self.decay, "lift": self.lift, "metric": self.metric}
+        return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, **options)

@@ -1,0 +1,41 @@
+"""Gradient descent with momentum, on the velocities of a lift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pinn_lora import lifts, metrics
+from pinn_lora.catalog import build
+from pinn_lora.flow import check_metric
+from pinn_lora.lifts import Lift
+from pinn_lora.metrics import Metric
+from pinn_lora.optimizers import Optimizer, TorchRun
+
+
+@dataclass(frozen=True)
+class Momentum(Optimizer):
+    """v <- beta v + velocity, theta <- theta + h v (heavy ball, torch's SGD), or Nesterov's form; with cosine decay."""
+
+    beta: float = 0.9
+    nesterov: bool = False
+    decay: bool = True
+    lift: Any = "chain_rule"
+    metric: Any = "identity"
+
+    def __post_init__(self):
+        object.__setattr__(self, "lift", build(lifts, Lift, self.lift))
+        object.__setattr__(self, "metric", build(metrics, Metric, self.metric))
+        check_metric(self.lift, self.metric)
+        if not 0.0 < self.beta < 1.0:
+            raise ValueError(f"momentum: beta is {self.beta}; it must lie between 0 and 1")
+
+    def start(self, blocks, theta, *, step_size, max_steps):
+        def make(pairs, dense):
+            tensors = [*(factor for pair in pairs for factor in pair), *dense]
+            return [torch.optim.SGD(tensors, lr=step_size, momentum=self.beta, nesterov=self.nesterov)]
+
+        options = {"decay": self.decay, "lift": self.lift, "metric": self.metric}
+        return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, **options)

@@ -1,0 +1,60 @@
+"""RAD: Adam with a speed limit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.optimizers import Optimizer, TorchRun
+
+
+@dataclass(frozen=True)
+class RAD(Optimizer):
+    """m, v as Adam's; theta <- theta - h c m / sqrt(delta^2 v + zeta), c = sqrt(1 - beta2^t) / (1 - beta1^t); cosine decay.
+
+    The relativistic kinetic energy bounds every unknown's speed by h / delta. zeta rises from 1e-16 to 1 over the budget as
+    exp(40 (t / T - 1)) where `anneal`, else it is `zeta`. Source: Lyu et al., RAD, 2024, its published code, order 1.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    delta: float = 1.0
+    zeta: float = 1e-16
+    anneal: bool = True
+    decay: bool = True
+
+    def __post_init__(self):
+        for name in ("delta", "zeta"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"rad: {name} is {value}; it must be a positive number")
+
+    def start(self, blocks, theta, *, step_size, max_steps):
+        def make(pairs, dense):
+            tensors = [*(factor for pair in pairs for factor in pair), *dense]
+            return [_RAD(tensors, step_size, self, max_steps)]
+
+        return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, decay=self.decay)
+
+
+class _RAD(torch.optim.Optimizer):
+    def __init__(self, tensors, lr, settings: RAD, max_steps: int):
+        super().__init__(tensors, {"lr": lr})
+        self.settings, self.max_steps, self.taken = settings, max_steps, 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.taken += 1
+        beta1, beta2, zeta = self.settings.beta1, self.settings.beta2, self.settings.zeta
+        if self.settings.anneal:
+            zeta = min(max(math.exp(40.0 * (self.taken / self.max_steps - 1.0)), 1e-16), 1.0)
+        c = math.sqrt(1.0 - beta2**self.taken) / (1.0 - beta1**self.taken)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state, g = self.state[parameter], parameter.grad
+                m, v = state.setdefault("m", torch.zeros_like(g)), state.setdefault("v", torch.zeros_like(g))
+                m.lerp_(g, 1.0 - beta1)
+                v.lerp_(g.square(), 1.0 - beta2)
+                parameter.addcdiv_(m, (self.settings.delta**2 * v + zeta).sqrt(), value=-group["lr"] * c)

@@ -1,0 +1,30 @@
+"""Scion: steps along the minimiser of a linear function over a norm ball."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pinn_lora.optimizers import Optimizer, TorchRun, baseline
+
+
+@dataclass(frozen=True)
+class Scion(Optimizer):
+    """d <- (1 - a) d + a g, theta <- theta - h lmo(d): the spectral ball for factors and matrices, the Euclidean for biases.
+
+    The step's length does not depend on the gradient's: with cosine decay. Source: Pethick et al. 2025; the steps are
+    pytorch-optimizer's, of the extra `baselines`.
+    """
+
+    a: float = 0.1
+    decay: bool = True
+
+    def __post_init__(self):
+        if not 0.0 < self.a <= 1.0:
+            raise ValueError(f"scion: a is {self.a}; it must be above 0 and at most 1")
+
+    def start(self, blocks, theta, *, step_size, max_steps):
+        def make(pairs, dense):
+            tensors = [*(factor for pair in pairs for factor in pair), *dense]
+            return [baseline("SCION")(tensors, lr=step_size, momentum=self.a)]
+
+        return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, decay=self.decay)

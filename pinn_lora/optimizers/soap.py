@@ -1,0 +1,28 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pinn_lora.optimizers import Optimizer, TorchRun, baseline
+
+
+@dataclass(frozen=True)
+class SOAP(Optimizer):
+    """SOAP (Vyas et al. 2024; pytorch-optimizer's) on every factor or matrix, biases by its Adam; with cosine decay.
+
+    The eigenbases are renewed every `every` steps. Its first step only measures. Needs the extra `baselines`.
+    """
+
+    beta1: float = 0.95
+    beta2: float = 0.95
+    every: int = 10
+    decay: bool = True
+
+    def start(self, blocks, theta, *, step_size, max_steps):
+        def make(pairs, dense):
+            tensors = [*(factor for pair in pairs for factor in pair), *dense]
+            options = {"betas": (self.beta1, self.beta2), "precondition_frequency": self.every, "weight_decay": 0.0}
+            return [baseline("SOAP")(tensors, lr=step_size, **options)]
+
+        return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, decay=self.decay)

@@ -1,0 +1,100 @@
+"""Self-scaled Broyden: a quasi-Newton method that keeps the whole inverse Hessian."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pinn_lora.catalog import choose
+from pinn_lora.integrators import Step
+from pinn_lora.memory import available_mib
+from pinn_lora.optimizers import Optimizer
+from pinn_lora.wolfe import Place, evaluate, strong_wolfe
+
+
+@dataclass(frozen=True)
+class SSBroyden(Optimizer):
+    """theta <- theta - t H g with a strong Wolfe line search and, with s, y the steps of theta and g,
+
+        H <- (H - H y y^T H / (y.H y) + phi (y.H y) v v^T) / tau + s s^T / (y.s),  v = s / (y.s) - H y / (y.H y).
+
+    variant broyden: phi and tau of the self-scaled Broyden family's best member; bfgs: phi = 1, tau = min(1, y.s / s.H^-1 s).
+    H starts as (y.s / y.y) I and is kept when points change. Needs P x P numbers. Source: Al-Baali 1998; for PINNs Urban,
+    Stefanou & Pons 2025 (SSBroyden2 and SSBFGS_AB of their code).
+    """
+
+    adaptive = True
+
+    variant: str = "broyden"
+
+    def __post_init__(self):
+        choose(self.variant, ["broyden", "bfgs"], what="variant of ssbroyden")
+
+    def start(self, blocks, theta, *, step_size, max_steps):
+        needed, free = 3 * 8 * len(theta) ** 2 / 2**20, available_mib(theta.device)
+        if free is not None and needed > free:
+            raise MemoryError(
+                f"the inverse Hessian of {len(theta):,} unknowns takes {needed / 3072:.1f} GiB, three times over, and "
+                f"{free / 1024:.1f} GiB are free; train fewer unknowns (LoRA factors of a lower rank) or use lbfgs"
+            )
+        return SSBroydenRun(self, step_size)
+
+
+class SSBroydenRun:
+    """The inverse Hessian H (P, P), None while it is the identity, and the place where theta is."""
+
+    def __init__(self, settings: SSBroyden, step_size: float) -> None:
+        self.settings, self.h = settings, step_size
+        self.H: Tensor | None = None
+        self.before: float | None = None
+        self.objective, self.place = None, None
+
+    def step(self, objective, theta):
+        if self.objective is not objective or self.place is None or not torch.equal(self.place.theta, theta):
+            self.objective, self.place, self.before = objective, evaluate(objective, theta), None
+        start: Place = self.place
+        g = start.gradient
+        if not (math.isfinite(start.value) and g.isfinite().all()):
+            return Step(torch.full_like(theta, torch.nan), True, self.h, start.value)
+        fresh = self.H is None
+        direction = -self.h * g / max(float(g.norm()), 1.0) if self.H is None else -(self.H @ g.double()).to(g)
+        found = strong_wolfe(objective, start, direction, before=self.before)
+        if found is None:
+            self.H, self.before = None, None
+            return Step(theta, False, self.h, start.value, finished=fresh)
+        self.before, self.place = start.value, found
+        self._update(
+            (found.theta - start.theta).double(), (found.gradient - g).double(), g.double(), direction.double()
+        )
+        return Step(found.theta, True, self.h, start.value)
+
+    def _update(self, s: Tensor, y: Tensor, g: Tensor, direction: Tensor) -> None:
+        ys = float(y @ s)
+        if not ys > 1e-300:  # rounding has eaten the curvature; H stays
+            return
+        if self.H is None:
+            self.H = ys / float(y @ y) * torch.eye(len(s)).to(s)
+            b = float(y @ y) * float(s @ s) / ys**2  # of the H just made
+        else:
+            step = float((s @ direction) / (direction @ direction))  # s = step d and d = -H g
+            b = -step * float(s @ g) / ys
+        Hy = self.H @ y
+        yHy = float(y @ Hy)
+        tau, phi = (min(1.0, 1.0 / b), 1.0) if self.settings.variant == "bfgs" else scaling(b, yHy / ys, len(s))
+        v = s / ys - Hy / yHy
+        self.H.addr_(Hy, Hy, alpha=-1.0 / yHy).addr_(v, v, alpha=phi * yHy).div_(tau).addr_(s, s, alpha=1.0 / ys)
+
+
+def scaling(b: float, h: float, size: int) -> tuple[float, float]:
+    """tau and phi from b = s.H^-1 s / y.s, h = y.H y / y.s and the number of unknowns."""
+    a = max(b * h - 1.0, 1e-14)  # at least 0 by Cauchy's inequality
+    c = math.sqrt(a / (1.0 + a))
+    low = min(1.0, h * (1.0 - c))
+    theta = max((low - 1.0) / a, min(1.0 / low, (1.0 - b) / b))
+    sigma = 1.0 + a * theta
+    q, r = abs(sigma) ** (1.0 / (1.0 - size)) if size > 1 else 1.0, min(1.0, 1.0 / b)
+    tau = min(r * q, sigma) if theta <= 0.0 else r * min(q, 1.0 / theta)
+    return tau, (1.0 - theta) / sigma

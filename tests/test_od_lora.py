@@ -1,0 +1,98 @@
+"""OD-LoRA: its product step, what is frozen, and the refreshes of its bases."""
+
+import pytest
+import torch
+from small_objective import assert_close, dense, objective_of, started
+
+from pinn_lora.optimizers.od_lora import ODLoRA
+
+
+def refreshed(basis="qr", **options):
+    """A run after its first step, whose bases are those of the moving halves."""
+    objective = objective_of(rank=4, **options)
+    run, theta = started(ODLoRA(basis=basis, warmup=1, every=5), objective, step_size=1e-3, max_steps=99)
+    return objective, run, run.step(objective, theta).theta
+
+
+@pytest.mark.parametrize("basis", ["qr", "polar"])
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_with_fixed_bases_the_product_step_is_scaled_gds(scale, basis):
+    """s^2 (P_B G + G P_A) of the moving halves' subspaces, right after a refresh."""
+    objective, run, theta = refreshed(basis, scale=scale)
+    before = dense(objective, theta)
+    after = dense(objective, run.step(objective, theta).theta)
+    for (B, A, G, s), (B2, A2, _, _) in zip(before, after, strict=True):
+        moving_B, moving_A = B[:, 2:], A[:2]
+        P, Q = moving_B @ torch.linalg.pinv(moving_B), torch.linalg.pinv(moving_A) @ moving_A
+        assert_close(B2 @ A2 - B @ A, -1e-3 * s * (P @ G + G @ Q), 1e-8)  # s times this is the step of W
+
+
+@pytest.mark.parametrize("basis", ["qr", "polar"])
+def test_bases_are_orthonormal_span_the_moving_halves_and_rest_between_refreshes(basis):
+    objective, run, theta = refreshed(basis)
+    for B, A, _, _ in dense(objective, theta):
+        for Q, moving in ((B[:, :2], B[:, 2:]), (A[2:].T, A[:2].T)):
+            torch.testing.assert_close(Q.T @ Q, torch.eye(2).double(), rtol=0, atol=1e-13)
+            assert_close(Q @ Q.T @ moving, moving, 1e-12)
+            if basis == "polar":  # Q = B (B^T B)^-1/2: Q^T B is symmetric and positive
+                assert_close(Q.T @ moving, (Q.T @ moving).T, 1e-12)
+                assert torch.linalg.eigvalsh(Q.T @ moving)[0] > 0
+    kept = [(B[:, :2].clone(), A[2:].clone()) for B, A, _, _ in dense(objective, theta)]
+    for step in range(2, 6):
+        theta = run.step(objective, theta).theta
+        same = [
+            torch.equal(B[:, :2], Q) and torch.equal(A[2:], P)
+            for (B, A, _, _), (Q, P) in zip(dense(objective, theta), kept, strict=True)
+        ]
+        assert all(same) == (step < 5), "every = 5"
+
+
+def test_signs_do_not_jump():
+    """From one refresh to the next every column of Q keeps its direction."""
+    objective = objective_of(rank=4)
+    run, theta = started(ODLoRA(warmup=9), objective, step_size=1e-3, max_steps=99)
+    theta = run.step(objective, theta).theta
+    for _ in range(8):
+        before = [(B[:, :2], A[2:].T) for B, A, _, _ in dense(objective, theta)]
+        theta = run.step(objective, theta).theta
+        for old, (B, A, _, _) in zip(before, dense(objective, theta), strict=True):
+            for Q, P in zip(old, (B[:, :2], A[2:].T), strict=True):
+                assert ((Q * P).sum(0) > 0.5).all()
+
+
+def test_momentum_is_heavy_ball_on_the_moving_halves_and_restarts_at_a_refresh():
+    objective = objective_of(rank=4)
+    rule = ODLoRA(warmup=0, every=3, beta=0.9)
+    run, theta = started(rule, objective, step_size=1e-3, max_steps=99)
+    g, path = [], [theta]
+    for _ in range(3):
+        g.append(objective.gradient(path[-1])[1])
+        path.append(run.step(objective, path[-1]).theta)
+    assert run.momentum is None
+    for block in objective.blocks.pairs:
+        (B0, A0), (B2, A2) = (block.split(path[k][block.slice]) for k in (0, 2))
+        (gB0, gA0), (gB1, gA1) = (block.split(found[block.slice]) for found in g[:2])
+        assert_close(B2[:, 2:], (B0 - 1e-3 * (1.9 * gB0 + gB1))[:, 2:], 1e-12)
+        assert_close(A2[:2], (A0 - 1e-3 * (1.9 * gA0 + gA1))[:2], 1e-12)
+        assert torch.equal(B2[:, :2], B0[:, :2])
+        assert torch.equal(A2[2:], A0[2:])
+
+
+def test_a_zero_start_and_an_odd_rank_are_refused():
+    with pytest.raises(ValueError, match="od_lora needs a start with two factors that are not zero, such as balanced"):
+        started(ODLoRA(), objective_of(rank=4, initializer="zero_b"), step_size=1e-3, max_steps=9)
+    with pytest.raises(ValueError, match="its rank must be even; it is 3"):
+        started(ODLoRA(), objective_of(rank=3), step_size=1e-3, max_steps=9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"basis": "svd"}, r"no basis of od_lora 'svd' \(choices: qr, polar\)|there is no basis of od_lora 'svd'"),
+        ({"every": 0}, "od_lora: warmup is 10 and every 0; at least 0 and at least 1 are needed"),
+        ({"beta": 1.0}, "od_lora: beta is 1.0; it must be at least 0 and below 1"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ODLoRA(**options)

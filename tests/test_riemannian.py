@@ -1,0 +1,73 @@
+"""Riemannian descent and its truncation, against singular value decompositions of whole matrices."""
+
+import numpy as np
+import pytest
+import torch
+from small_objective import assert_close, dense, objective_of, started
+
+from pinn_lora.lora import truncate
+from pinn_lora.optimizers.riemannian import Riemannian
+
+
+def best(X: torch.Tensor, rank: int) -> torch.Tensor:
+    U, sigma, V = np.linalg.svd(X.numpy(), full_matrices=False)
+    return torch.from_numpy((U[:, :rank] * sigma[:rank]) @ V[:rank])
+
+
+@pytest.mark.parametrize(("m", "n", "k", "rank"), [(6, 5, 4, 2), (5, 7, 4, 3), (4, 3, 6, 2), (3, 3, 2, 2)])
+def test_truncation_is_the_best_approximation_in_balanced_factors(m, n, k, rank):
+    generator = torch.Generator().manual_seed(2)
+    left, right = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((m, k), (k, n)))
+    B, A = truncate(left, right, rank)
+    assert (B.shape, A.shape) == ((m, rank), (rank, n))
+    assert_close(B @ A, best(left @ right, rank))
+    torch.testing.assert_close(B.T @ B, A @ A.T, rtol=0, atol=1e-12 * float(B.square().sum()))
+
+
+def test_truncation_leaves_out_what_is_within_the_tolerance():
+    """Singular values 10, 1, 0.1, 0.01: under a tenth of the norm lie 0.1 and 0.01, not 1 with them."""
+    generator = torch.Generator().manual_seed(2)
+    U, V = (torch.linalg.qr(torch.randn(6, 4, generator=generator, dtype=torch.float64)).Q for _ in range(2))
+    X = U * torch.tensor([10.0, 1.0, 0.1, 0.01]).double()
+    for tolerance, kept in ((0.0, 4), (5e-3, 3), (0.05, 2), (0.2, 1)):
+        B, A = truncate(X, V.T, 4, tolerance)
+        assert torch.linalg.matrix_rank(B @ A) == kept
+        assert (B @ A - X @ V.T).norm() <= tolerance * X.norm() + 1e-12
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+@pytest.mark.parametrize("h", [1e-4, 1e-2])
+def test_a_step_is_the_truncated_projected_gradient(h, scale):
+    """W0 + s X: X <- [X - h / s (P_B G + G P_A - P_B G P_A)]_r, all matrices whole."""
+    objective = objective_of(scale=scale)
+    run, theta = started(Riemannian(eps=0.0), objective, step_size=h, max_steps=9)
+    for _ in range(3):
+        expected = []
+        for B, A, G, s in dense(objective, theta):
+            P, Q = B @ torch.linalg.pinv(B), torch.linalg.pinv(A) @ A
+            expected.append(best(B @ A - h / s * (P @ G + G @ Q - P @ G @ Q), len(A)))
+        theta = run.step(objective, theta).theta
+        for (B, A, _, _), X in zip(dense(objective, theta), expected, strict=True):
+            assert_close(B @ A, X, 1e-9)
+            torch.testing.assert_close(B.T @ B, A @ A.T, rtol=0, atol=1e-12)
+
+
+def test_a_step_costs_one_gradient_and_dense_tensors_follow_theirs():
+    objective = objective_of(train_biases=True)
+    run, theta = started(Riemannian(), objective, step_size=1e-3, max_steps=9)
+    g = objective.gradient(theta)[1]
+    before = objective.work.gradients
+    taken = run.step(objective, theta)
+    assert objective.work.gradients == before + 1
+    for block in objective.blocks.blocks:
+        if block not in objective.blocks.pairs:
+            assert_close(taken.theta[block.slice], (theta - 1e-3 * g)[block.slice], 1e-14)
+
+
+def test_it_leaves_a_zero_start():
+    objective = objective_of(initializer="zero_b")
+    run, theta = started(Riemannian(), objective, step_size=1e-3, max_steps=20)
+    first = objective.value(theta)
+    for _ in range(20):
+        theta = run.step(objective, theta).theta
+    assert objective.value(theta) < first
