@@ -23,6 +23,7 @@ from pinn_lora.problem import Problem
 from pinn_lora.report import ReportError
 from pinn_lora.report import report as write_report
 from pinn_lora.study import run_study
+from pinn_lora.table import methods_markdown
 
 app = typer.Typer(
     help="Train physics-informed networks and adapt them to families of PDEs through LoRA factors.",
@@ -76,8 +77,13 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder, for ex
 
 
 @app.command(name="list")
-def list_() -> None:
+def list_(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of all methods, as docs/methods.md.")] = False,
+) -> None:
     """List the problems, methods, metrics, lifts, integrators, optimizers and starts."""
+    if markdown:
+        typer.echo(methods_markdown(), nl=False)
+        return
     sections = {
         "problems": describe(pinn_lora.problems, Problem),
         "methods (presets)": {name: preset.description for name, preset in PRESETS.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -266,6 +266,8 @@ class Method:
     @property
     def adaptive(self) -> bool:
         return self.integrator.adaptive
+
+    rank_factor: ClassVar[int] = 1
 
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> FlowRun:
         return FlowRun(self, step_size, max_steps)

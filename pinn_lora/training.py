@@ -172,7 +172,7 @@ def finetune(
             probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=targets, weights=weights)
         network = adapt(
             plain,
-            rank=rank,
+            rank=rank * preset.method.rank_factor,
             targets=targets,
             initializer=start,
             scale=scale,

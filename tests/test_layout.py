@@ -24,7 +24,7 @@ LEVELS: list[set[str]] = [
     {"flow", "solution", "wolfe"},
     {"optimizers"},
     {"presets"},
-    {"config", "loop"},
+    {"config", "loop", "table"},
     {"training"},
     {"plan"},
     {"results"},

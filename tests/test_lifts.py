@@ -190,6 +190,27 @@ def test_relative_damping_is_in_the_units_of_the_factors():
     assert relative_damping(pair, 0.0) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "ratio"),
+    [
+        ("chain_rule", {}, 1.0),
+        ("chain_rule", {"ratio": 16.0}, 16.0),
+        ("balanced", {"eps": 0.3}, 1.0),
+        ("lora_pro", {"eps": 0.0}, 1.0),
+    ],
+)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_a_lift_says_it_conserves_has_no_derivative(shape, name, options, ratio):
+    """d/dt (B^T B / ratio - A A^T) = 0, off the balanced manifold too."""
+    pair, _, gB, gA = pair_and_gradients(shape, 0.3)
+    lift = build(name, options)
+    assert "B^T B" in lift.conserves
+    dB, dA = lift.velocity(pair, gB, gA, plain(pair))
+    rate = pair.B.T @ dB / ratio - dA @ pair.A.T
+    size = pair.B.norm() * dB.norm() / ratio + pair.A.norm() * dA.norm()
+    assert (rate + rate.T).norm() <= 1e-9 * size
+
+
 # balanced: ODELoRA
 
 

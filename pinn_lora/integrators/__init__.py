@@ -40,6 +40,11 @@ class Integrator(ABC):
     implicit: ClassVar[bool] = False
     adaptive: bool = False
 
+    @property
+    @abstractmethod
+    def cost(self) -> str:
+        """What a step evaluates."""
+
     @abstractmethod
     def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
         """From theta over a time h, at points and metric held fixed."""
@@ -58,6 +63,10 @@ class RungeKutta(Integrator):
 
     tableau: ClassVar[Tableau]
 
+    @property
+    def cost(self) -> str:
+        return _gradients(len(self.tableau.b))
+
     def stages(self, flow: Flow, theta: Tensor, h: float) -> tuple[float, list[Tensor]]:
         """f(theta) and k_1, k_2 ..."""
         value, first = flow.velocity(theta)
@@ -69,6 +78,10 @@ class RungeKutta(Integrator):
     def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
         value, stages = self.stages(flow, theta, h)
         return Step(theta + h * combine(self.tableau.b, stages), True, h, value)
+
+
+def _gradients(count: int) -> str:
+    return "1 gradient" if count == 1 else f"{count} gradients"
 
 
 def combine(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:

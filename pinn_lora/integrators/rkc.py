@@ -43,6 +43,10 @@ class RKC(Integrator):
         _, w0, w1 = self._chebyshev()
         return (w0 + 1.0) / w1
 
+    @property
+    def cost(self):
+        return f"{self.stages} gradients"
+
     def step(self, flow, theta, h):
         T, w0, w1 = self._chebyshev()
         value, velocity = flow.velocity(theta)

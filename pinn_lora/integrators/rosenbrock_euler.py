@@ -35,6 +35,10 @@ class RosenbrockEuler(Integrator):
                     "shrink above 1"
                 )
 
+    @property
+    def cost(self):
+        return "1 Jacobian, H of it, 1 Cholesky factor (P x P)" + (", 1 residual" if self.adaptive else "")
+
     def step(self, flow, theta, h):
         system = flow.system(theta)
         d = system.solve(h)

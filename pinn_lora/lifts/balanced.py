@@ -15,8 +15,11 @@ class Balanced(Lift):
         S Z + Z K + lam Z = B^T g_B,  dB = -s^-2 (g_B - B Z)(K + lam I)^-1,  dA = -s^-2 (S + lam I)^-1 (g_A - Z A).
     B^T dB = dA A^T for every lam, so the flow keeps B^T B - A A^T. M = s^2 (J^T J + lam I) with J the Jacobian of
     (B, A) -> B A. The step of the product does not depend on s: the step size is full fine-tuning's. Cost O((m+n) r^2 + r^3).
-    With eps = 0 both factors must have full rank. Source: the abstract of the ODELoRA paper; formulas reconstructed.
+    With eps = 0 both factors must have full rank. Source: Gao & Tan, ODELoRA, 2026 (arXiv 2602.07479);
+    from its abstract, reconstructed.
     """
+
+    conserves = "B^T B - A A^T, for every damping"
 
     eps: float = 1e-4
 

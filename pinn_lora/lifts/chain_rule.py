@@ -15,6 +15,8 @@ class ChainRule(Lift):
     """
 
     full_units = False
+    conserves = "B^T B / ratio - A A^T"
+    cost = ""
 
     ratio: float = 1.0
 

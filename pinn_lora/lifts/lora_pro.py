@@ -21,6 +21,8 @@ class LoRAPro(Lift):
     ICLR 2025; damping and masses are ours.
     """
 
+    conserves = "B^T B - A A^T in gauge sylvester without damping"
+
     gauge: str = "sylvester"
     eps: float = 1e-4
 

@@ -13,10 +13,11 @@ class Refactored(Lift):
 
     B A = (B X) (X^-1 A) for every X; with X X^T = T both factors have the same Gram matrix, and this is the gradient there,
     brought back. So the product step depends on B A alone, and scales with s^2. M = diag(I (x) T, T^-1 (x) I). S and K carry
-    lam = eps tr(S + K) / (2 r). Source: Zhang et al., RefLoRA, 2025.
+    lam = eps tr(S + K) / (2 r). Source: Zhang et al., RefLoRA, 2025 (arXiv 2505.18877).
     """
 
     full_units = False
+    conserves = "the path of B A does not depend on how it is factored"
 
     eps: float = 1e-4
 

@@ -19,7 +19,7 @@ class Weighted(Lift):
     M = s^2 (J^T F J + lam J_-^T F J_-). S_B and S_A carry the ridge eps tr(S_B + S_A) / (2 r), so that the start B = 0 is
     finite. The mass here is the block-diagonal one with the same velocity:
     (1 + lam) s^2 diag((P^-1 - kappa B S_B^-1 B^T)^-1 (x) S_A, S_B (x) (Q^-1 - kappa A^T S_A^-1 A)^-1).
-    Source: AdaPreLoRA; from its abstract, reconstructed; lam and the mass are ours.
+    Source: Liu, Bian & Cai, AdaPreLoRA, 2026 (arXiv 2605.08734); from its abstract, reconstructed; lam and the mass are ours.
     """
 
     uses_metric = True

@@ -33,12 +33,16 @@ class Run(Protocol):
 class Optimizer(ABC):
     """A frozen dataclass of settings; `start` makes the run that keeps the state.
 
-    `needs_factors`: it works on pairs (B, A) alone, and a network without any is refused.
+    `needs_factors`: it works on pairs (B, A) alone, and a network without any is refused. `rank_factor`: how many times the
+    rank its adapters have, where a part of them is frozen. `conserves` and `cost`: what a step keeps and what it evaluates.
     """
 
     implicit: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
     needs_factors: ClassVar[bool] = False
+    rank_factor: ClassVar[int] = 1
+    conserves: ClassVar[str] = ""
+    cost: ClassVar[str] = "1 gradient"
 
     @abstractmethod
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> Run:

@@ -24,6 +24,8 @@ class BUG(Optimizer):
     """
 
     needs_factors = True
+    conserves = "B^T B = A A^T after every step"
+    cost = "1 gradient in W, O(m n r)"
 
     tolerance: float = 0.0
     decay: bool = False

@@ -19,6 +19,7 @@ class LBFGS(Optimizer):
     """
 
     adaptive = True
+    cost = "1 to 3 gradients, O(history P)"
 
     history: int = 50
     stall: float = 1e-3

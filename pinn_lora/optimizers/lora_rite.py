@@ -19,6 +19,8 @@ class LoRARITE(Optimizer):
     """
 
     needs_factors = True
+    conserves = "the step of B A does not depend on how it is factored"
+    cost = "1 gradient, O((m+n) r^2)"
 
     beta1: float = 0.9
     beta2: float = 0.999

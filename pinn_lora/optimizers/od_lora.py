@@ -21,10 +21,12 @@ class ODLoRA(Optimizer):
     Its product step is s^2 (P_B G + G P_A), ScaledGD's without an inverse. In the first `warmup` steps, and in every `every`-th
     after them, the bases become those of the moving halves (B and A^T), by `basis` qr, signs aligned with the bases before,
     or polar, (B (B^T B)^-1/2); that moves W. `beta` is momentum, which starts anew then. Refused from a start with a zero
-    factor. Source: OD-LoRA, from its abstract and a successor's mechanism, reconstructed; the schedule is ours.
+    factor. Source: OD-LoRA (2025, OpenReview Icte1N6WQK), from its abstract and the mechanism of SDS-LoRA (Oh et al. 2026),
+    reconstructed; the schedule is ours.
     """
 
     needs_factors = True
+    rank_factor = 2
 
     basis: str = "qr"
     warmup: int = 10

@@ -24,6 +24,8 @@ class Riemannian(Optimizer):
     """
 
     needs_factors = True
+    conserves = "B^T B = A A^T after every step"
+    cost = "1 gradient, O((m+n) r^2)"
 
     eps: float = 1e-6
     decay: bool = False

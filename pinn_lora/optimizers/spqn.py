@@ -27,6 +27,7 @@ class SPQN(Optimizer):
     """
 
     adaptive = True
+    cost = "`local` gradients a layer, 2 to 4 more, O(history P)"
 
     kind: str = "multiplicative"
     local: int = 10

@@ -27,6 +27,7 @@ class SSBroyden(Optimizer):
     """
 
     adaptive = True
+    cost = "1 to 3 gradients, O(P^2)"
 
     variant: str = "broyden"
 
