@@ -11,6 +11,7 @@ from pinn_lora.optimizers import Optimizer
 from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.altlora import AltLoRA
 from pinn_lora.optimizers.bug import BUG
+from pinn_lora.optimizers.cayley import Cayley
 from pinn_lora.optimizers.lbfgs import LBFGS
 from pinn_lora.optimizers.lora_rite import LoRARITE
 from pinn_lora.optimizers.momentum import Momentum
@@ -159,6 +160,12 @@ PRESETS: dict[str, Preset] = {
         "fixed-rank Riemannian descent with truncated-SVD retraction",
         Riemannian(),
         **{**FLOW, "source": "Vandereycken 2013; Absil & Oseledets 2015"},
+    ),
+    "cayley": _whole(
+        "B rotates and stays orthonormal, A is free: the Cayley retraction",
+        Cayley(),
+        initializer="balanced",
+        **{**FLOW, "source": "Wen & Yin 2013; Choromanski et al. 2020"},
     ),
     "bug": _whole("the rank-adaptive BUG integrator", BUG(), **{**FLOW, "source": "Ceruti, Kusch & Lubich 2022"}),
     "od-lora": _whole(

@@ -88,7 +88,7 @@ def test_building_leaves_the_mapping_alone():
 
 @pytest.mark.parametrize("spec", [None, 3, {}, {"eps": 1e-2}, ["balanced"]], ids=str)
 def test_what_is_no_name_is_refused_with_the_choices(spec):
-    with pytest.raises(ValueError, match=r"there is no lift .*\(choices: balanced, block_diagonal"):
+    with pytest.raises(ValueError, match=r"there is no lift .*\(choices: balanced, "):
         catalog.build(lifts, Lift, spec)
 
 

@@ -79,10 +79,10 @@ def test_names_options_and_instances_mean_the_same():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"lift": "balancd"}, r"no lift 'balancd'; did you mean 'balanced'\? \(choices: balanced, block_diagonal"),
+        ({"lift": "balancd"}, r"no lift 'balancd'; did you mean 'balanced'\? \(choices: balanced, "),
         (
             {"integrator": "rkk4"},
-            r"no integrator 'rkk4'; did you mean 'rk4'\? \(choices: bogacki_shampine, euler, heun",
+            r"no integrator 'rkk4'; did you mean 'rk4'\? \(choices: .*euler",
         ),
         ({"metric": "identiy"}, r"no metric 'identiy'; did you mean 'identity'\?"),
         ({"lift": {"name": "balanced", "epsilon": 1}}, r"no option of balanced 'epsilon'; did you mean 'eps'\?"),

@@ -30,6 +30,7 @@ OPTIONS = {  # other settings than the defaults; a lift that is not here is test
     "lora_pro": [
         {"gauge": gauge, "eps": eps} for gauge in ("zero", "symmetry", "sylvester") for eps in (1e-4, 0.5, 0.0)
     ],
+    "one_factor": [{}, {"side": "A"}, {"side": "A", "eps": 0.0}],
     "refactored": [{}, {"eps": 0.5}, {"eps": 0.0}],
     "weighted": [{}, {"lam": 0.3}, {"lam": 2.0, "eps": 0.5}, {"lam": 0.1, "eps": 0.0}],
 }

@@ -1,0 +1,34 @@
+"""One factor moves, the other stays where it starts."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pinn_lora.catalog import choose
+from pinn_lora.lifts import Lift, relative_damping
+
+
+@dataclass(frozen=True)
+class OneFactor(Lift):
+    """side B: dB = -s^-2 g_B (K + lam I)^-1, dA = 0; side A: dA = -s^-2 (S + lam I)^-1 g_A, dB = 0.
+
+    The moving factor's own nearest step to full fine-tuning's, lam = eps tr(S + K) / (2 r). From a zero factor only that one
+    can move. Side B is LoRA-FA (Zhang et al. 2023), preconditioned; a round of RAC-LoRA is one side.
+    """
+
+    conserves = "the factor that stays"
+
+    side: str = "B"
+    eps: float = 1e-4
+
+    def __post_init__(self):
+        choose(self.side, ["B", "A"], what="side of one_factor")
+        if not self.eps >= 0:
+            raise ValueError(f"one_factor: eps is {self.eps}; it must be at least 0")
+
+    def velocity(self, pair, g_B, g_A, metric):
+        shift = relative_damping(pair, self.eps) * torch.eye(len(pair.A)).to(pair.A)
+        unit = pair.scale**-2
+        if self.side == "B":
+            return -unit * torch.linalg.solve(pair.K + shift, g_B, left=False), torch.zeros_like(g_A)
+        return torch.zeros_like(g_B), -unit * torch.linalg.solve(pair.S + shift, g_A)

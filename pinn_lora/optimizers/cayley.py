@@ -1,0 +1,63 @@
+"""Cayley: one factor rotates, so that its columns stay orthonormal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pinn_lora.flow import cosine
+from pinn_lora.integrators import Step
+from pinn_lora.optimizers import Optimizer, require_factors
+
+
+@dataclass(frozen=True)
+class Cayley(Optimizer):
+    """B <- (I + h/2 R)^-1 (I - h/2 R) B with R = g_B B^T - B g_B^T, A <- A - h g_A: B^T B stays as it is.
+
+    R is skew and has rank 2r; the rotation costs O(m r^2) by the Sherman-Morrison-Woodbury formula. From a start whose B has
+    orthonormal columns, up to a number, such as balanced, it descends on W = W0 + s B A with B on the Stiefel manifold;
+    refused from a zero B. Dense tensors follow -g. Source: Wen & Yin 2013; the orthogonal flow of ODEtoODE (Choromanski et
+    al. 2020).
+    """
+
+    needs_factors = True
+    conserves = "B^T B"
+    cost = "1 gradient, O((m+n) r^2)"
+
+    decay: bool = False
+
+    def start(self, blocks, theta, *, step_size, max_steps):
+        require_factors("cayley", blocks)
+        for block in blocks.pairs:
+            if not block.split(theta[block.slice])[0].any():
+                raise ValueError("cayley rotates B and this start's is zero; take the start balanced")
+        return CayleyRun(self, step_size, max_steps)
+
+
+class CayleyRun:
+    """Each step is one gradient."""
+
+    def __init__(self, settings: Cayley, step_size: float, max_steps: int) -> None:
+        self.settings, self.h, self.first, self.max_steps, self.taken = settings, step_size, step_size, max_steps, 0
+
+    def step(self, objective, theta):
+        value, g = objective.gradient(theta)
+        if not g.isfinite().all():
+            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
+        new = theta - self.h * g
+        for block in objective.blocks.pairs:
+            (B, _), (g_B, _) = block.split(theta[block.slice]), block.split(g[block.slice])
+            block.split(new[block.slice])[0].copy_(rotate(B, g_B, self.h))
+        self.taken += 1
+        if self.settings.decay:
+            self.h = cosine(self.first, self.taken, self.max_steps)
+        return Step(new, not torch.equal(new, theta), self.h, value)
+
+
+def rotate(B: Tensor, g_B: Tensor, h: float) -> Tensor:
+    """B - h U (I + h/2 V^T U)^-1 V^T B with R = U V^T, U = [g_B, B], V = [B, -g_B]."""
+    U, V = torch.cat([g_B, B], 1), torch.cat([B, -g_B], 1)
+    inner = torch.eye(U.shape[1]).to(B) + 0.5 * h * V.T @ U
+    return B - h * U @ torch.linalg.solve(inner, V.T @ B)
