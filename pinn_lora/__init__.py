@@ -9,6 +9,7 @@ from pinn_lora.network import MLP
 from pinn_lora.objective import Objective
 from pinn_lora.problem import Problem, data, dirichlet, initial, neumann, periodic, robin
 from pinn_lora.solution import Record, Solution, Status
+from pinn_lora.structure import rac_lora, select_layers, select_ranks
 from pinn_lora.training import finetune, pretrain
 
 __all__ = [
@@ -34,7 +35,10 @@ __all__ = [
     "neumann",
     "periodic",
     "pretrain",
+    "rac_lora",
     "robin",
+    "select_layers",
+    "select_ranks",
     "sin",
     "sqrt",
     "tanh",

@@ -129,13 +129,18 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
     save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, folder / ADAPTER)
     first = next(iter(layers.values()))
     paired = first.B0 is not None
-    rank = first.rank * (2 if paired else 1)
+    ranks = {name: layer.rank * (2 if paired else 1) for name, layer in layers.items()}
+    rank = max(ranks.values())
+    other = {name: r for name, r in ranks.items() if r != rank}
+    biases = [name.rpartition(".")[0] for name in dense if name.endswith(".bias")]
     config = {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": first.scale * rank,
+        "rank_pattern": other,
+        "alpha_pattern": {name: first.scale * r for name, r in other.items()},
         "target_modules": list(layers),
-        "bias": "none",
+        "bias": "none" if not biases else "lora_only" if set(biases) <= set(layers) else "all",
         "inference_mode": True,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

@@ -78,7 +78,7 @@ def target_layers(network: nn.Module, targets: str | Sequence[str]) -> list[str]
 def adapt(
     network: nn.Module,
     *,
-    rank: int,
+    rank: int | Mapping[str, int],
     targets: str | Sequence[str] = "hidden",
     initializer: str | Initializer = "zero_b",
     scale: float = 1.0,
@@ -89,6 +89,7 @@ def adapt(
 ) -> nn.Module:
     """A copy of `network` whose target layers carry rank-r factors and whose other weights are frozen.
 
+    `rank`: one for all target layers, or by layer name, and layers that are not named carry none.
     `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. `probes`: by layer name, for
     a start that needs the loss's gradient, see `objective.probe`. Raises ValueError for a rank below 1 or above a target
     layer's smaller side, for a scale that is not positive, and for a start without the probe that it needs.
@@ -97,7 +98,8 @@ def adapt(
         raise ValueError(f"the adapter's scale is {scale}; it must be a positive number")
     adapted = copy.deepcopy(network)
     linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
-    chosen = target_layers(adapted, targets)
+    chosen = target_layers(adapted, targets if isinstance(rank, int) else list(rank))
+    ranks = dict.fromkeys(chosen, rank) if isinstance(rank, int) else rank
     start = build(initializers, Initializer, initializer)
     if start.needs_probe and probes is None:
         raise ValueError(
@@ -108,11 +110,11 @@ def adapt(
     for name, module in list(adapted.named_modules()):
         if name in chosen and isinstance(module, nn.Linear):
             m, n = module.out_features, module.in_features
-            if not 1 <= rank <= min(m, n):
-                limit = min(m, n)
-                raise ValueError(f"rank {rank} does not fit the {m} x {n} layer {name!r}; choose 1 to {limit}")
+            r, limit = ranks[name], min(m, n)
+            if not 1 <= r <= limit:
+                raise ValueError(f"rank {r} does not fit the {m} x {n} layer {name!r}; choose 1 to {limit}")
             weight = module.weight.detach().double().cpu()
-            B, A = start.factors(Site(weight, rank, scale, generator, (probes or {}).get(name)))
+            B, A = start.factors(Site(weight, r, scale, generator, (probes or {}).get(name)))
             layer = LoRALinear(module, B, A, scale=scale, train_bias=train_biases)
             adapted.set_submodule(name, layer)
         elif name == output:
@@ -146,6 +148,18 @@ def merge(network: nn.Module) -> nn.Module:
                 if value is not None:
                     module.register_parameter(key, nn.Parameter(value))
     return merged
+
+
+def singular_factors(layer: LoRALinear) -> tuple[Tensor, Tensor, Tensor]:
+    """U (m, k), sigma (k,) and V^T (k, n) of what an adapter adds to its layer, s (B A - B0 A0), k = r or 2 r."""
+    left, right = layer.B.detach(), layer.A.detach()
+    if layer.B0 is not None and layer.A0 is not None:
+        left, right = torch.cat([left, -layer.B0], 1), torch.cat([right, layer.A0])
+    k = min(left.shape[1], *layer.weight.shape)
+    Q, R = torch.linalg.qr(layer.scale * left)
+    P, T = torch.linalg.qr(right.T)
+    U, sigma, V = torch.linalg.svd(R @ T.T)
+    return Q @ U[:, :k], sigma[:k], V[:k] @ P.T
 
 
 def truncate(left: Tensor, right: Tensor, rank: int, tolerance: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -135,7 +135,7 @@ def finetune(
     problem: Problem,
     *,
     method: str | Method | Optimizer = "odelora-implicit",
-    rank: int = 4,
+    rank: int | Mapping[str, int] = 4,
     initializer: str | Initializer | None = None,
     targets: str | Sequence[str] = "hidden",
     train_biases: bool = False,
@@ -155,10 +155,11 @@ def finetune(
 ) -> Solution:
     """Adapts `base` to `problem` by factors of the given rank, or by all weights where the method is a "full-" one.
 
-    method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the first step size and
-    the budget are the preset's where not given. Points are kept, and residual-adaptive ones added every `resample_every`
-    steps; None adds none. compile: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not
-    exist, a rank above a layer's size and a loss that is not finite at the start.
+    rank: one for all target layers, or by layer name, see `select_ranks`. scale: s of W0 + s B A; rsLoRA's (Kalajdzievski 2023)
+    is alpha / sqrt(rank). method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the
+    first step size and the budget are the preset's where not given. Points are kept, and residual-adaptive ones added every
+    `resample_every` steps; None adds none. compile: as in `pretrain`. The base is left as it is. Raises ValueError for names
+    that do not exist, a rank above a layer's size and a loss that is not finite at the start.
     """
     preset = find_preset(method) if isinstance(method, str) else _preset_of(method)
     whole = preset.trains == "all weights"
@@ -172,7 +173,7 @@ def finetune(
             probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=targets, weights=weights)
         network = adapt(
             plain,
-            rank=rank * preset.method.rank_factor,
+            rank=_times(rank, preset.method.rank_factor),
             targets=targets,
             initializer=start,
             scale=scale,
@@ -185,7 +186,7 @@ def finetune(
     _check_periodic(problem, network)
     settings = {
         "method": method if isinstance(method, str) else repr(method),
-        "rank": None if whole else rank,
+        "rank": None if whole else rank if isinstance(rank, int) else dict(rank),
         "initializer": None if whole else str(initializer or preset.initializer or "zero_b"),
         "seed": seed,
         "points": points,
@@ -202,6 +203,10 @@ def finetune(
         compile=compile,
         progress=progress,
     )
+
+
+def _times(rank: int | Mapping[str, int], factor: int) -> int | dict[str, int]:
+    return rank * factor if isinstance(rank, int) else {name: r * factor for name, r in rank.items()}
 
 
 def _preset_of(method: Method | Optimizer) -> Preset:

@@ -1,0 +1,167 @@
+"""Where the rank goes: which singular directions are worth their place (SubLoRA), which layers get an adapter (DiffoRA), and
+more rank than the adapter's by restarts (RAC-LoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pinn_lora.lora import Blocks, LoRALinear, adapt, merge, singular_factors, unfactored
+from pinn_lora.objective import Objective
+from pinn_lora.optimizers.adam import Adam
+from pinn_lora.points import first_points
+from pinn_lora.problem import Problem
+from pinn_lora.solution import Solution
+from pinn_lora.training import finetune
+
+
+def select_ranks(
+    solution: Solution, budget: int, *, points: int = 2000, weights: Mapping[str, float] | None = None, seed: int = 0
+) -> dict[str, int]:
+    """How many directions each layer keeps of an adapted solution under a total budget: give them to `finetune(rank=...)`.
+
+    With s (B A - B0 A0) = U diag(sigma) V^T in every layer, dropping a set R of all singular values changes the loss by
+    -g_R.sigma_R + sigma_R.H_RR sigma_R / 2, g and H the loss's gradient and Hessian in sigma (H by central differences of g).
+    Negative off-diagonal terms sigma_i H_ij sigma_j are left out, which makes the gain of what is kept submodular, and
+    it is chosen greedily. Layers that keep nothing are left out. Source: SubLoRA (2025), reconstructed. ValueError for a
+    solution without adapters and for a budget that is not between 1 and the number of directions there are.
+    """
+    layers = {name: m for name, m in solution.network.named_modules() if isinstance(m, LoRALinear)}
+    if not layers:
+        raise ValueError("this solution has no adapters to choose ranks for; fine-tune with a factor method first")
+    directions = {name: singular_factors(layer) for name, layer in layers.items()}
+    owners = [name for name, (_, sigma, _) in directions.items() for _ in sigma]
+    if not 1 <= budget <= len(owners):
+        raise ValueError(f"the budget is {budget}; it must be between 1 and {len(owners)}, the directions there are")
+    chosen = first_points(solution.problem, points, seed=seed)
+    sigma, g, H = _expansion(solution, directions, chosen, weights or {})
+    kept = greedy(sigma, g, H, budget)
+    counts = {name: sum(owners[k] == name for k in kept) for name in layers}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _expansion(solution: Solution, directions, points, weights) -> tuple[Tensor, Tensor, Tensor]:
+    """sigma (K,) of all layers, and gradient (K,) and Hessian (K, K) of the loss in them."""
+    plain = unfactored(solution.network)
+    blocks = Blocks(plain)
+    objective = Objective(solution.problem, plain, blocks, points, weights)
+    theta = blocks.read(plain)
+    places = {block.name.removesuffix(".weight"): block for block in blocks.blocks}
+    sigma = torch.cat([s for _, s, _ in directions.values()])
+
+    def gradient(change: Tensor) -> Tensor:
+        moved, start, found = theta.clone(), 0, []
+        for name, (U, s, V) in directions.items():
+            part = (U * change[start : start + len(s)]) @ V
+            moved[places[name].slice] += part.reshape(-1)
+            start += len(s)
+        G = objective.gradient(moved)[1]
+        for name, (U, _, V) in directions.items():
+            D = G[places[name].slice].view(len(U), V.shape[1])
+            found.append(((U.T @ D) * V).sum(1))
+        return torch.cat(found)
+
+    h = 1e-4 * float(sigma.max())
+    columns = [(gradient(h * e) - gradient(-h * e)) / (2.0 * h) for e in torch.eye(len(sigma)).to(sigma)]
+    H = torch.stack(columns, 1)
+    return sigma, gradient(torch.zeros_like(sigma)), 0.5 * (H + H.T)
+
+
+def greedy(sigma: Tensor, g: Tensor, H: Tensor, budget: int) -> list[int]:
+    """The places kept: from none, always the one whose return lowers the modelled loss most."""
+    C = sigma[:, None] * H * sigma
+    C = torch.where((C < 0) & ~torch.eye(len(C), dtype=torch.bool, device=C.device), 0.0, C)
+    gain = -g * sigma + 0.5 * C.diagonal() + (C.sum(1) - C.diagonal())  # of each, while all others are dropped
+    kept: list[int] = []
+    for _ in range(budget):
+        gain[kept] = -torch.inf
+        best = int(gain.argmax())
+        kept.append(best)
+        gain = gain - C[best]  # it is no longer among the dropped
+    return kept
+
+
+def select_layers(
+    base: Solution,
+    problem: Problem,
+    keep: int,
+    *,
+    rank: int = 4,
+    steps: int = 300,
+    step_size: float = 1e-2,
+    points: int = 2000,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """The `keep` linear layers that are worth an adapter: give them to `finetune(targets=...)`.
+
+    Every layer has an adapter times a gate in (0, 1), sigmoid of a number that is trained with the factors by Adam; the layers
+    with the largest gate times the size of their change are kept. Source: DiffoRA (2025), reconstructed: a relaxed gate per
+    layer, then the top K; ranking by the gated change is ours.
+    """
+    adapted = adapt(merge(base.network), rank=1, targets="all")
+    shapes = {name: m.weight.shape for name, m in adapted.named_modules() if isinstance(m, LoRALinear)}
+    if not 1 <= keep <= len(shapes):
+        raise ValueError(f"keep is {keep}; it must be between 1 and {len(shapes)}, the linear layers there are")
+    ranks = {name: min(rank, *shape) for name, shape in shapes.items()}
+    network = adapt(merge(base.network), rank=ranks, targets="all", seed=seed)
+    blocks = Blocks(network)
+    objective = Objective(problem, network, blocks, first_points(problem, points, seed=seed), weights or {})
+    theta = blocks.read(network).requires_grad_()
+    gates = torch.zeros(len(blocks.pairs)).to(theta).requires_grad_()
+    optimizer = torch.optim.Adam([theta, gates], lr=step_size)
+    for _ in range(steps):
+        _, g = objective.gradient(_gated(blocks, theta.detach(), gates.detach().sigmoid()))
+        optimizer.zero_grad()
+        _gated(blocks, theta, gates.sigmoid()).backward(g)
+        optimizer.step()
+    found = _gated(blocks, theta.detach(), gates.detach().sigmoid())
+    sizes = {block.name: float(torch.linalg.matrix_norm(_product(block, found))) for block in blocks.pairs}
+    return sorted(sizes, key=sizes.__getitem__, reverse=True)[:keep]
+
+
+def _gated(blocks: Blocks, theta: Tensor, gates: Tensor) -> Tensor:
+    """theta with every B times its gate."""
+    parts = []
+    for block, gate in zip(blocks.pairs, gates, strict=True):
+        B, A = block.split(theta[block.slice])
+        parts += [(gate * B).reshape(-1), A.reshape(-1)]
+    return torch.cat(parts)
+
+
+def _product(block, theta: Tensor) -> Tensor:
+    B, A = block.split(theta[block.slice])
+    return block.scale * B @ A
+
+
+def rac_lora(
+    base: Solution, problem: Problem, *, rounds: int = 8, seed: int = 0, step_size: float = 1e-2, **options: Any
+) -> Solution:
+    """Adapts in rounds: one factor, chosen at random, stays at a random value, the other is trained from zero by Adam, and the
+    product is merged; so the change has rank up to `rounds` times the adapter's. `options` go to `finetune` (rank, max_steps
+    of a round, points ...). The result's network is merged; its history is that of all rounds. Source: RAC-LoRA,
+    Malinovsky et al. 2024.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; it must be at least 1")
+    generator, now, history = torch.Generator().manual_seed(seed), base, []
+    for k in range(rounds):
+        side = "BA"[int(torch.randint(2, (), generator=generator))]
+        method = Adam(lift={"name": "one_factor", "side": side})
+        start = "zero_b" if side == "B" else "zero_a"
+        now = finetune(now, problem, method=method, initializer=start, seed=seed + k, step_size=step_size, **options)
+        past = history[-1] if history else None
+        for record in now.history if past is None else now.history[1:]:
+            if past is not None:
+                record = replace(
+                    record,
+                    step=record.step + past.step,
+                    work=record.work + past.work,
+                    seconds=record.seconds + past.seconds,
+                )
+            history.append(record)
+    return replace(now, network=merge(now.network), base=base, history=tuple(history))

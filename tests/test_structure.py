@@ -1,0 +1,157 @@
+"""Ranks, layers and restarts: against brute force over all choices, and end to end on Burgers."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+from pinn_lora.lora import Blocks, LoRALinear, singular_factors
+from pinn_lora.objective import Objective
+from pinn_lora.points import first_points
+from pinn_lora.structure import _expansion, greedy
+
+
+@pytest.fixture(scope="module")
+def base():
+    return pl.pretrain(Burgers(nu=0.2 / math.pi), width=8, depth=3, max_steps=60, points=500)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return Burgers(nu=0.1 / math.pi)
+
+
+@pytest.fixture(scope="module", params=["zero_b", "balanced"])
+def tuned(base, target, request):
+    return pl.finetune(base, target, rank=3, initializer=request.param, max_steps=25, points=400, scale=0.7)
+
+
+def layers(solution):
+    return {name: m for name, m in solution.network.named_modules() if isinstance(m, LoRALinear)}
+
+
+def test_singular_factors_are_those_of_what_the_adapter_adds(tuned):
+    for layer in layers(tuned).values():
+        change = layer.effective_weight(layer.B, layer.A).detach() - layer.weight
+        U, sigma, V = singular_factors(layer)
+        assert (U * sigma @ V - change).norm() < 1e-12 * change.norm()
+        expected = torch.linalg.svdvals(change)[: len(sigma)]
+        assert (sigma - expected).norm() < 1e-12 * expected.norm()
+        assert (U.T @ U - torch.eye(len(sigma)).double()).norm() < 1e-12
+
+
+def test_gradient_and_hessian_are_those_of_the_loss_in_the_singular_values(tuned):
+    """By differences of the loss itself, whole networks built anew."""
+    points = first_points(tuned.problem, 200, seed=0)
+    directions = {name: singular_factors(layer) for name, layer in layers(tuned).items()}
+    sigma, g, H = _expansion(tuned, directions, points, {})
+    places = [(name, k) for name, (_, s, _) in directions.items() for k in range(len(s))]
+
+    def loss(*changes: tuple[int, float]) -> float:
+        network = pl.merge(tuned.network)
+        for index, amount in changes:
+            name, k = places[index]
+            U, _, V = directions[name]
+            network.get_submodule(name).weight.data += amount * torch.outer(U[:, k], V[k])
+        objective = Objective(tuned.problem, network, Blocks(network), points)
+        return objective.value(objective.blocks.read(network))
+
+    e = 1e-4
+    assert len(sigma) == len(places)
+    for i in range(len(sigma)):
+        slope = (loss((i, e)) - loss((i, -e))) / (2 * e)
+        assert slope == pytest.approx(float(g[i]), abs=1e-4 * float(g.abs().max()) + 1e-6 * float(H.abs().max()))
+    for i, j in ((0, 1), (1, 4), (2, 2)):
+        second = (loss((i, e), (j, e)) - loss((i, e), (j, -e)) - loss((i, -e), (j, e)) + loss((i, -e), (j, -e))) / (
+            4 * e**2
+        )
+        assert second == pytest.approx(float(H[i, j]), abs=1e-3 * float(H.abs().max()))
+
+
+def modelled(sigma, g, H, dropped) -> float:
+    """The increase of the loss by the model that greedy sees."""
+    C = sigma[:, None] * H * sigma
+    off = C - C.diagonal().diag()
+    C = C.diagonal().diag() + off.clamp_min(0.0)
+    x = torch.zeros(len(sigma)).double()
+    x[list(dropped)] = 1.0
+    return float(-(g * sigma) @ x + 0.5 * x @ C @ x)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_is_near_the_best_of_all_choices(seed):
+    """Of a monotone submodular gain greedy reaches 1 - 1/e; here it is closer."""
+    generator, size = torch.Generator().manual_seed(seed), 8
+    sigma = torch.rand(size, generator=generator, dtype=torch.float64) + 0.1
+    J = torch.randn(12, size, generator=generator, dtype=torch.float64)
+    H, g = J.T @ J, 0.1 * torch.randn(size, generator=generator, dtype=torch.float64)
+    everything = modelled(sigma, g, H, range(size))
+    for budget in (1, 2, 4, 7):
+        kept = greedy(sigma, g, H, budget)
+        assert len(set(kept)) == budget
+        gains = {
+            choice: everything - modelled(sigma, g, H, set(range(size)) - set(choice))
+            for choice in itertools.combinations(range(size), budget)
+        }
+        assert gains[tuple(sorted(kept))] >= 0.9 * max(gains.values())
+
+
+def test_ranks_fit_the_budget_and_a_new_run_takes_them(tuned, base, target):
+    total = sum(len(singular_factors(layer)[1]) for layer in layers(tuned).values())
+    assert sum(pl.select_ranks(tuned, total, points=300).values()) == total
+    ranks = pl.select_ranks(tuned, 4, points=300)
+    assert sum(ranks.values()) == 4
+    assert set(ranks) <= set(layers(tuned))
+    again = pl.finetune(base, target, rank=ranks, max_steps=25, points=400)
+    assert {name: layer.rank for name, layer in layers(again).items()} == ranks
+    assert again.relative_l2() < 0.5 * again.compare_to_base()
+
+
+def test_a_solution_with_ranks_of_its_own_is_saved_and_comes_back(base, target, tmp_path):
+    ranks = {"layers.1": 1, "layers.2": 3}
+    tuned = pl.finetune(base, target, rank=ranks, initializer="balanced", max_steps=5, points=200)
+    again = pl.Solution.load(tuned.save(tmp_path / "adapter"), base=base)
+    assert {name: layer.rank for name, layer in layers(again).items()} == ranks
+    points = torch.rand(20, 2).double()
+    assert torch.equal(again.predict(points), tuned.predict(points))
+
+
+def test_layers_are_chosen_by_their_gated_change(base, target):
+    options = {"rank": 2, "steps": 60, "points": 300}
+    chosen = pl.select_layers(base, target, 2, **options)
+    assert len(set(chosen)) == 2
+    assert chosen == pl.select_layers(base, target, 2, **options), "same seed, same layers"
+    everything = pl.select_layers(base, target, 4, **options)
+    assert sorted(everything) == [f"layers.{i}" for i in range(4)]
+    assert everything[:2] == chosen
+    tuned = pl.finetune(base, target, targets=chosen, rank=1, max_steps=25, points=400)
+    assert tuned.relative_l2() < tuned.compare_to_base()
+
+
+def test_restarts_lift_the_rank(base, target):
+    tuned = pl.rac_lora(base, target, rounds=4, rank=1, max_steps=60, points=300, seed=3)
+    change = tuned.network.layers[1].weight - base.network.layers[1].weight
+    assert torch.linalg.matrix_rank(change.detach(), rtol=1e-8) > 1
+    assert not layers(tuned)
+    steps = [record.step for record in tuned.history]
+    assert steps == sorted(set(steps)) and steps[-1] == 240
+    assert tuned.history[-1].held_out_loss < 0.8 * tuned.history[0].held_out_loss
+    assert tuned.base is base
+
+
+def test_bad_input_gets_one_sentence(base, target, tuned):
+    with pytest.raises(ValueError, match="the budget is 0; it must be between 1 and"):
+        pl.select_ranks(tuned, 0)
+    with pytest.raises(ValueError, match="this solution has no adapters to choose ranks for"):
+        pl.select_ranks(base, 2)
+    with pytest.raises(ValueError, match="keep is 5; it must be between 1 and 4, the linear layers there are"):
+        pl.select_layers(base, target, 5)
+    with pytest.raises(ValueError, match="rounds is 0; it must be at least 1"):
+        pl.rac_lora(base, target, rounds=0)
+    with pytest.raises(ValueError, match="there is no linear layer 'layers"):
+        pl.finetune(base, target, rank={"layers.9": 2})
+    with pytest.raises(ValueError, match="rank 9 does not fit the 8 x 8 layer"):
+        pl.finetune(base, target, rank={"layers.1": 9})
