@@ -1,6 +1,7 @@
 """Physics-informed networks for families of PDEs, adapted through LoRA factors by discretised differential equations."""
 
 from pinn_lora.about import __version__
+from pinn_lora.chain import rac_lora, sd_lora
 from pinn_lora.domain import Domain
 from pinn_lora.flow import Method
 from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
@@ -9,7 +10,7 @@ from pinn_lora.network import MLP
 from pinn_lora.objective import Objective
 from pinn_lora.problem import Problem, data, dirichlet, initial, neumann, periodic, robin
 from pinn_lora.solution import Record, Solution, Status
-from pinn_lora.structure import rac_lora, select_layers, select_ranks
+from pinn_lora.structure import select_layers, select_ranks
 from pinn_lora.training import finetune, pretrain
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "pretrain",
     "rac_lora",
     "robin",
+    "sd_lora",
     "select_layers",
     "select_ranks",
     "sin",

@@ -1,22 +1,17 @@
-"""Where the rank goes: which singular directions are worth their place (SubLoRA), which layers get an adapter (DiffoRA), and
-more rank than the adapter's by restarts (RAC-LoRA)."""
+"""Where the rank goes: which singular directions are worth their place (SubLoRA), which layers get an adapter (DiffoRA)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pinn_lora.lora import Blocks, LoRALinear, adapt, merge, singular_factors, unfactored
 from pinn_lora.objective import Objective
-from pinn_lora.optimizers.adam import Adam
 from pinn_lora.points import first_points
 from pinn_lora.problem import Problem
 from pinn_lora.solution import Solution
-from pinn_lora.training import finetune
 
 
 def select_ranks(
@@ -136,32 +131,3 @@ def _gated(blocks: Blocks, theta: Tensor, gates: Tensor) -> Tensor:
 def _product(block, theta: Tensor) -> Tensor:
     B, A = block.split(theta[block.slice])
     return block.scale * B @ A
-
-
-def rac_lora(
-    base: Solution, problem: Problem, *, rounds: int = 8, seed: int = 0, step_size: float = 1e-2, **options: Any
-) -> Solution:
-    """Adapts in rounds: one factor, chosen at random, stays at a random value, the other is trained from zero by Adam, and the
-    product is merged; so the change has rank up to `rounds` times the adapter's. `options` go to `finetune` (rank, max_steps
-    of a round, points ...). The result's network is merged; its history is that of all rounds. Source: RAC-LoRA,
-    Malinovsky et al. 2024.
-    """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; it must be at least 1")
-    generator, now, history = torch.Generator().manual_seed(seed), base, []
-    for k in range(rounds):
-        side = "BA"[int(torch.randint(2, (), generator=generator))]
-        method = Adam(lift={"name": "one_factor", "side": side})
-        start = "zero_b" if side == "B" else "zero_a"
-        now = finetune(now, problem, method=method, initializer=start, seed=seed + k, step_size=step_size, **options)
-        past = history[-1] if history else None
-        for record in now.history if past is None else now.history[1:]:
-            if past is not None:
-                record = replace(
-                    record,
-                    step=record.step + past.step,
-                    work=record.work + past.work,
-                    seconds=record.seconds + past.seconds,
-                )
-            history.append(record)
-    return replace(now, network=merge(now.network), base=base, history=tuple(history))

@@ -27,7 +27,7 @@ LEVELS: list[set[str]] = [
     {"config", "loop", "table"},
     {"training"},
     {"plan"},
-    {"results", "structure"},
+    {"chain", "results", "structure"},
     {"report", "study"},
     {"cli"},
     {"__init__", "__main__"},

@@ -1,0 +1,111 @@
+"""Adapters one after another: restarts that lift the rank (RAC-LoRA), and a chain over the members of a family (SD-LoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from pinn_lora.loop import Budget, train
+from pinn_lora.lora import LoRALinear, adapt, merge
+from pinn_lora.optimizers.adam import Adam
+from pinn_lora.optimizers.sd_lora import SDLoRA
+from pinn_lora.problem import Problem
+from pinn_lora.solution import Solution, Status
+from pinn_lora.training import finetune
+
+
+def rac_lora(
+    base: Solution, problem: Problem, *, rounds: int = 8, seed: int = 0, step_size: float = 1e-2, **options: Any
+) -> Solution:
+    """Adapts in rounds: one factor, chosen at random, stays at a random value, the other is trained from zero by Adam, and the
+    product is merged; so the change has rank up to `rounds` times the adapter's. `options` go to `finetune` (rank, max_steps
+    of a round, points ...). The result's network is merged; its history is that of all rounds. Source: RAC-LoRA,
+    Malinovsky et al. 2024.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; it must be at least 1")
+    generator, now, history = torch.Generator().manual_seed(seed), base, []
+    for k in range(rounds):
+        side = "BA"[int(torch.randint(2, (), generator=generator))]
+        method = Adam(lift={"name": "one_factor", "side": side})
+        start = "zero_b" if side == "B" else "zero_a"
+        now = finetune(now, problem, method=method, initializer=start, seed=seed + k, step_size=step_size, **options)
+        past = history[-1] if history else None
+        for record in now.history if past is None else now.history[1:]:
+            if past is not None:
+                record = replace(
+                    record,
+                    step=record.step + past.step,
+                    work=record.work + past.work,
+                    seconds=record.seconds + past.seconds,
+                )
+            history.append(record)
+    return replace(now, network=merge(now.network), base=base, history=tuple(history))
+
+
+def sd_lora(
+    base: Solution,
+    problems: Sequence[Problem],
+    *,
+    rank: int = 4,
+    targets: str | Sequence[str] = "hidden",
+    step_size: float = 1e-2,
+    max_steps: int = 5000,
+    points: int = 3000,
+    resample_every: int | None = 500,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Solution]:
+    """One solution for each problem, in their order: every one begins as the one before it, freezes the directions of all
+    pairs so far, and trains their magnitudes and a new pair of the given rank. So the k-th is plain LoRA of rank k times
+    `rank` on the same base, and is saved as that. Source: Wu et al., SD-LoRA, ICLR 2025, see `optimizers/sd_lora.py`.
+    """
+    if not problems:
+        raise ValueError("sd_lora was given no problems; give the members of the family in the order to follow")
+    found: list[Solution] = []
+    network = None
+    for k, problem in enumerate(problems):
+        network = _longer(base, network, rank=rank, targets=targets, seed=seed + k)
+        settings = {"method": f"sd-lora, pair {k + 1}", "rank": rank * (k + 1), "seed": seed, "points": points}
+        settings["weights"] = dict(weights or {})
+        solution = train(
+            Solution(problem, network, base, (), Status.COMPLETED, settings),
+            SDLoRA(rank=rank),
+            step_size=step_size,
+            budget=Budget(max_steps, None, resample_every),
+            points=points,
+            weights=weights,
+            seed=seed + k,
+            compile=False,
+            progress=progress,
+        )
+        found.append(solution)
+        network = solution.network
+    return found
+
+
+def _longer(base: Solution, past: nn.Module | None, *, rank: int, targets: str | Sequence[str], seed: int) -> nn.Module:
+    """The network with one more pair a layer, the standard start, after the normalised pairs of the one before."""
+    fresh = adapt(merge(base.network), rank=rank, targets=targets, seed=seed)
+    if past is None:
+        return fresh
+    for name, layer in list(fresh.named_modules()):
+        if isinstance(layer, LoRALinear):
+            before = past.get_submodule(name)
+            assert isinstance(before, LoRALinear)
+            with torch.no_grad():
+                pairs = zip(before.B.split(rank, 1), before.A.split(rank, 0), strict=True)
+                sizes = [(B, A, A.norm().clamp_min(1e-300)) for B, A in pairs]
+                B = torch.cat([*(B * size for B, _, size in sizes), layer.B], 1)
+                A = torch.cat([*(A / size for _, A, size in sizes), layer.A])
+            plain = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
+            plain.weight.data, plain.bias.data = layer.weight, layer.bias
+            longer = LoRALinear(plain, B, A, scale=layer.scale)
+            longer.B0 = longer.A0 = None  # the past is kept, not subtracted
+            fresh.set_submodule(name, longer)
+    return fresh
