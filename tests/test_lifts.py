@@ -18,8 +18,10 @@ from lift_oracles import (
     velocity,
 )
 from scipy.linalg import solve_sylvester
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pinn_lora import catalog, lifts
+from pinn_lora.flow import tangent_energies
 from pinn_lora.lifts import Lift, Pair, gauge_directions, relative_damping
 
 LIFTS = catalog.names(lifts)
@@ -120,6 +122,35 @@ def test_the_product_step_does_not_depend_on_the_scale(name, options, shape):
         steps[scale] = scale * (dB @ pair.A + pair.B @ dA)
     for scale in SCALES:
         assert_equal(steps[scale], steps[1.0] * (1.0 if lift.full_units else scale**2))
+
+
+class Largest(TorchDispatchMode):
+    """The number of entries of the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return found
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_no_m_x_n_matrix_is_formed(name, options):
+    """Nothing a velocity makes is larger than a factor; the energies that a metric learns from, than two of them."""
+    pair, _, gB, gA = pair_and_gradients((90, 110, 3))
+    lift = build(name, options)
+    metric = metric_of(lift, pair)
+    with Largest() as largest:
+        lift.velocity(pair, gB, gA, metric)
+    assert 0 < largest.numel <= 110 * 3
+    with Largest() as largest:
+        tangent_energies(pair, gB, gA)
+    assert largest.numel <= 2 * 110 * 3
 
 
 # Masses

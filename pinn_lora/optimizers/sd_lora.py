@@ -18,9 +18,9 @@ from pinn_lora.optimizers import Optimizer, require_factors
 class SDLoRA(Optimizer):
     """Adam with cosine decay on W = W0 + sum_k a_k B_k A_k + B A with |B_k| = |A_k| = 1 frozen, all a_k and (B, A) trained.
 
-    A layer's factors are [a_1 B_1, ..., B] and [A_1; ...; A], each part of `rank` (0: there is no past), the newest
-    last: a chain over members of a family, see `pinn_lora.sd_lora`. dL/da_k = <g_{a_k B_k}, B_k>. Source: Wu et al., SD-LoRA, ICLR 2025 (there the newest
-    pair has a magnitude of its own, too).
+    A layer's factors are [a_1 B_1, ..., B] and [A_1; ...; A], each part of `rank` (0: there is no past), the newest last: a
+    chain over members of a family, see `pinn_lora.sd_lora`. dL/da_k = <g_{a_k B_k}, B_k>. Source: Wu et al., SD-LoRA, ICLR
+    2025 (there the newest pair has a magnitude of its own, too).
     """
 
     needs_factors = True

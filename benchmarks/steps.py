@@ -1,0 +1,107 @@
+"""What a step of a factor flow costs beside the loss and its gradient: 4 x 64, rank 8, 10,240 points, float64, one thread.
+
+    python benchmarks/steps.py    # about half a minute; writes results/benchmarks/steps.json
+
+For every lift the seconds of its velocities (metric's weights, all layers, one flat vector) and, where the metric learns, of
+the energies it learns from, against those of one gradient of the factors; medians, taking turns in one run. A metric that asks
+for the dense gradient pays for that instead of the factors' gradient: its row has that gradient's time too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+from pinn_lora import lifts, metrics
+from pinn_lora.catalog import build, find, names
+from pinn_lora.flow import Flow
+from pinn_lora.lifts import Lift
+from pinn_lora.lora import Blocks, adapt
+from pinn_lora.metrics import Metric
+from pinn_lora.network import MLP
+from pinn_lora.objective import Objective
+from pinn_lora.points import first_points
+
+AIM = 0.10  # of one gradient
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure(objective: Objective, theta: torch.Tensor, lift: str, metric: dict, repeats: int) -> dict:
+    """Median seconds of one gradient of the factors, of the dense one where it is asked for, and of all else."""
+    flow = Flow(objective, build(lifts, Lift, lift), build(metrics, Metric, metric))
+    flow.gradient(theta)
+    flow.observe(theta)
+    found: dict[str, list[float]] = {"gradient": [], "dense": [], "own": []}
+
+    def work() -> None:
+        flow._observed = None  # as at a new theta, whose gradient is already there
+        flow.observe(theta)
+        flow.velocity(theta)
+
+    for _ in range(repeats):
+        found["gradient"].append(seconds(lambda: objective.gradient(theta)))
+        if metric.get("source") == "dense":
+            fresh = theta.clone()
+            found["dense"].append(seconds(lambda fresh=fresh: flow.gradient(fresh)))
+            flow.gradient(theta)
+        found["own"].append(seconds(work))
+    median = {name: 1e3 * statistics.median(times) for name, times in found.items() if times}
+    return {
+        "lift": lift,
+        "metric": metric,
+        "milliseconds": median,
+        "share": median["own"] / median["gradient"],
+        "aim": AIM,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/steps.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    problem = Burgers(nu=0.01 / math.pi)
+    network = MLP(problem.domain, width=64, depth=4, periodic=problem.periodic)
+    network = adapt(network, rank=8, initializer="balanced").double()
+    objective = Objective(problem, network, Blocks(network), first_points(problem, 10_240, seed=0))
+    theta = objective.blocks.read(network)
+    seeing = [lift for lift in names(lifts) if find(lifts, Lift, lift).uses_metric]
+    learning = [{"name": "adafactor", "source": source} for source in ("factors", "dense")]
+    ways = [(lift, {"name": "identity"}) for lift in names(lifts)] + list(product(seeing, learning))
+    rows = []
+    print(f"{'lift':>16} {'metric':>20} {'gradient ms':>12} {'dense ms':>9} {'own work ms':>12} {'share':>7}")
+    for lift, metric in ways:
+        row = measure(objective, theta, lift, metric, arguments.repeats)
+        rows.append(row)
+        times, named = row["milliseconds"], " ".join(metric.values())
+        dense = f"{times['dense']:9.1f}" if "dense" in times else " " * 9
+        print(
+            f"{lift:>16} {named:>20} {times['gradient']:12.1f} {dense} {times['own']:12.2f} {row['share']:7.2%}",
+            flush=True,
+        )
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(
+        json.dumps({"machine": machine, "repeats": arguments.repeats, "rows": rows}, indent=2) + "\n"
+    )
+    print(f"written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
