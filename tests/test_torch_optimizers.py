@@ -191,9 +191,10 @@ def test_decay_takes_every_step_size_to_zero():
     run, theta = started(build("adam", ratio=16.0), objective, step_size=1e-2, max_steps=10)
     for _ in range(5):
         theta = run.step(objective, theta).theta
+    assert run.h == pytest.approx(0.5e-2)
+    run.step(objective, theta)
     rates = [group["lr"] for group in run.torch[0].param_groups]
     assert rates == pytest.approx([16 * 0.5e-2, 0.5e-2])
-    assert run.h == pytest.approx(0.5e-2)
 
 
 @pytest.mark.parametrize(

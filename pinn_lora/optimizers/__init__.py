@@ -49,14 +49,40 @@ class Optimizer(ABC):
         """A run of at most `max_steps` steps from theta, first step size `step_size`."""
 
 
+class Descent(ABC):
+    """A run of one direction a step, with a step size that falls along a half cosine where `decay` is asked for."""
+
+    def __init__(self, step_size: float, max_steps: int, decay: bool) -> None:
+        self.h = self.first = step_size
+        self.max_steps, self.decay, self.taken = max_steps, decay, 0
+
+    @abstractmethod
+    def direction(self, objective: Objective, theta: Tensor) -> tuple[float, Tensor]:
+        """The loss and the vector (P,) that `update` goes by: a velocity or a gradient."""
+
+    @abstractmethod
+    def update(self, objective: Objective, theta: Tensor, direction: Tensor) -> Tensor:
+        """theta after a step of size h."""
+
+    def step(self, objective: Objective, theta: Tensor) -> Step:
+        value, direction = self.direction(objective, theta)
+        if not direction.isfinite().all():  # a run that diverges is recorded, not an error of some eigenvalue routine
+            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
+        new = self.update(objective, theta, direction)
+        self.taken += 1
+        if self.decay:
+            self.h = cosine(self.first, self.taken, self.max_steps)
+        return Step(new, not torch.equal(new, theta), self.h, value)
+
+
 Make = Callable[[list[tuple[Parameter, Parameter]], list[Parameter]], Sequence[torch.optim.Optimizer]]
 
 
-class TorchRun:
+class TorchRun(Descent):
     """torch optimizers on theta's own tensors, fed with the negative velocity of a flow: the gradient, for chain_rule.
 
-    `make` gives the optimizers for the pairs (B, A) and the dense tensors; `decay` takes every step size to zero along a
-    half cosine. Their state belongs to tensors, so it stays where points change.
+    `make` gives the optimizers for the pairs (B, A) and the dense tensors. Their state belongs to tensors, so it stays where
+    points change.
     """
 
     def __init__(
@@ -71,35 +97,27 @@ class TorchRun:
         lift: Lift | None = None,
         metric: Metric | None = None,
     ) -> None:
-        self.blocks, self.h, self.max_steps, self.decay, self.taken = blocks, step_size, max_steps, decay, 0
-        self.first, self.flows = step_size, Flows(lift or ChainRule(), metric or Identity())
+        super().__init__(step_size, max_steps, decay)
+        self.flows = Flows(lift or ChainRule(), metric or Identity())
         self.tensors = [[Parameter(t.clone()) for t in b.split(theta.detach()[b.slice])] for b in blocks.blocks]
         pairs = [(t[0], t[1]) for t in self.tensors if len(t) == 2]
         self.torch = make(pairs, [t[0] for t in self.tensors if len(t) == 1])
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.torch]
 
-    def step(self, objective: Objective, theta: Tensor) -> Step:
-        value, velocity = self.flows.at(objective, theta).velocity(theta)
-        if not velocity.isfinite().all():  # a run that diverges is recorded, not an error of some eigenvalue routine
-            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
-        for block, tensors in zip(self.blocks.blocks, self.tensors, strict=True):
-            now, gradients = block.split(theta[block.slice]), block.split(-velocity[block.slice])
-            for parameter, data, gradient in zip(tensors, now, gradients, strict=True):
-                parameter.data.copy_(data)
-                parameter.grad = gradient.clone()
-        for optimizer in self.torch:
-            optimizer.step()
-        self.taken += 1
-        if self.decay:
-            self._set(cosine(self.first, self.taken, self.max_steps))
-        found = torch.cat([parameter.detach().reshape(-1) for tensors in self.tensors for parameter in tensors])
-        return Step(found, not torch.equal(found, theta), self.h, value)
+    def direction(self, objective: Objective, theta: Tensor) -> tuple[float, Tensor]:
+        return self.flows.at(objective, theta).velocity(theta)
 
-    def _set(self, h: float) -> None:
-        self.h = h
+    def update(self, objective: Objective, theta: Tensor, direction: Tensor) -> Tensor:
+        for block, tensors in zip(objective.blocks.blocks, self.tensors, strict=True):
+            now, velocities = block.split(theta[block.slice]), block.split(direction[block.slice])
+            for parameter, data, velocity in zip(tensors, now, velocities, strict=True):
+                parameter.data.copy_(data)
+                parameter.grad = -velocity
         for optimizer, rates in zip(self.torch, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * h / self.first
+                group["lr"] = rate * self.h / self.first
+            optimizer.step()
+        return torch.cat([parameter.detach().reshape(-1) for tensors in self.tensors for parameter in tensors])
 
 
 class Closure:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.flow import Flows, cosine
-from pinn_lora.integrators import Step
+from pinn_lora.flow import Flows
 from pinn_lora.lifts.block_diagonal import BlockDiagonal
 from pinn_lora.metrics.identity import Identity
-from pinn_lora.optimizers import Optimizer, require_factors
+from pinn_lora.optimizers import Descent, Optimizer, require_factors
 
 
 @dataclass(frozen=True)
@@ -42,30 +41,28 @@ class AltLoRA(Optimizer):
         return AltLoRARun(self, step_size, max_steps)
 
 
-class AltLoRARun:
+class AltLoRARun(Descent):
     """Of every factor: its momentum, its second moment, and the other factor when they were renewed."""
 
     def __init__(self, settings: AltLoRA, step_size: float, max_steps: int) -> None:
-        self.settings, self.h, self.first, self.max_steps, self.taken = settings, step_size, step_size, max_steps, 0
+        super().__init__(step_size, max_steps, settings.decay)
+        self.settings = settings
         self.flows = Flows(BlockDiagonal(settings.eps), Identity())
         self.memory: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
-    def step(self, objective, theta):
-        value, velocity = self.flows.at(objective, theta).velocity(theta)
-        if not velocity.isfinite().all():
-            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
-        new, side = theta + self.h * velocity, "A" if self.taken % 2 == 0 else "B"
+    def direction(self, objective, theta):
+        return self.flows.at(objective, theta).velocity(theta)
+
+    def update(self, objective, theta, direction):
+        new, side = theta + self.h * direction, "A" if self.taken % 2 == 0 else "B"
         for block in objective.blocks.pairs:
-            (B, A), (dB, dA) = block.split(theta[block.slice]), block.split(velocity[block.slice])
+            (B, A), (dB, dA) = block.split(theta[block.slice]), block.split(direction[block.slice])
             if side == "A":
                 A = A - self.h * self._momentum(block.name, side, B, -dA)
             else:  # the same for the transposed product A^T B^T
                 B = B - self.h * self._momentum(block.name, side, A.T, -dB.T).T
             new[block.slice] = torch.cat([B.reshape(-1), A.reshape(-1)])
-        self.taken += 1
-        if self.settings.decay:
-            self.h = cosine(self.first, self.taken, self.max_steps)
-        return Step(new, not torch.equal(new, theta), self.h, value)
+        return new
 
     def _momentum(self, name: str, side: str, basis, gradient):
         """The direction of a factor (r, n) whose other factor is `basis` (m, r), from its nearest step `gradient`."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pinn_lora.flow import WeightGradient, cosine
-from pinn_lora.integrators import Step
+from pinn_lora.flow import WeightGradient
 from pinn_lora.lora import truncate
-from pinn_lora.optimizers import Optimizer, require_factors
+from pinn_lora.optimizers import Descent, Optimizer, require_factors
 
 
 @dataclass(frozen=True)
@@ -39,28 +38,28 @@ class BUG(Optimizer):
         return BUGRun(self, step_size, max_steps)
 
 
-class BUGRun:
+class BUGRun(Descent):
     """Each step is one gradient in the layers' own weights."""
 
     def __init__(self, settings: BUG, step_size: float, max_steps: int) -> None:
-        self.settings, self.h, self.first, self.max_steps, self.taken = settings, step_size, step_size, max_steps, 0
+        super().__init__(step_size, max_steps, settings.decay)
+        self.tolerance = settings.tolerance
         self.gradient: WeightGradient | None = None
+        self.dense: dict[str, Tensor] = {}
 
-    def step(self, objective, theta):
+    def direction(self, objective, theta):
         if self.gradient is None or self.gradient.objective is not objective:
             self.gradient = WeightGradient(objective)
-        value, g, dense = self.gradient(theta)
-        if not g.isfinite().all():
-            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
-        new = theta - self.h * g
+        value, g, self.dense = self.gradient(theta)
+        return value, g
+
+    def update(self, objective, theta, direction):
+        new = theta - self.h * direction
         for block in objective.blocks.pairs:
             B, A = block.split(theta[block.slice])
-            factors = self._product(B, A, self.h / block.scale * dense[block.name])
+            factors = self._product(B, A, self.h / block.scale * self.dense[block.name])
             new[block.slice] = torch.cat([factor.reshape(-1) for factor in factors])
-        self.taken += 1
-        if self.settings.decay:
-            self.h = cosine(self.first, self.taken, self.max_steps)
-        return Step(new, not torch.equal(new, theta), self.h, value)
+        return new
 
     def _product(self, B: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
         """Factors of X after a step -G; s B A moves by -h dL/dW, so B A by that over s."""
@@ -69,4 +68,4 @@ class BUGRun:
         left = torch.linalg.qr(torch.cat([U, U @ S - G @ V], 1)).Q
         right = torch.linalg.qr(torch.cat([V, V @ S.T - G.T @ U], 1)).Q
         middle = (left.T @ U) @ S @ (V.T @ right) - left.T @ G @ right
-        return truncate(left @ middle, right.T, len(A), self.settings.tolerance)
+        return truncate(left @ middle, right.T, len(A), self.tolerance)

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pinn_lora.flow import cosine
-from pinn_lora.integrators import Step
-from pinn_lora.optimizers import Optimizer, require_factors
+from pinn_lora.optimizers import Descent, Optimizer, require_factors
 
 
 @dataclass(frozen=True)
@@ -33,27 +31,21 @@ class Cayley(Optimizer):
         for block in blocks.pairs:
             if not block.split(theta[block.slice])[0].any():
                 raise ValueError("cayley rotates B and this start's is zero; take the start balanced")
-        return CayleyRun(self, step_size, max_steps)
+        return CayleyRun(step_size, max_steps, self.decay)
 
 
-class CayleyRun:
+class CayleyRun(Descent):
     """Each step is one gradient."""
 
-    def __init__(self, settings: Cayley, step_size: float, max_steps: int) -> None:
-        self.settings, self.h, self.first, self.max_steps, self.taken = settings, step_size, step_size, max_steps, 0
+    def direction(self, objective, theta):
+        return objective.gradient(theta)
 
-    def step(self, objective, theta):
-        value, g = objective.gradient(theta)
-        if not g.isfinite().all():
-            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
-        new = theta - self.h * g
+    def update(self, objective, theta, direction):
+        new = theta - self.h * direction
         for block in objective.blocks.pairs:
-            (B, _), (g_B, _) = block.split(theta[block.slice]), block.split(g[block.slice])
+            (B, _), (g_B, _) = block.split(theta[block.slice]), block.split(direction[block.slice])
             block.split(new[block.slice])[0].copy_(rotate(B, g_B, self.h))
-        self.taken += 1
-        if self.settings.decay:
-            self.h = cosine(self.first, self.taken, self.max_steps)
-        return Step(new, not torch.equal(new, theta), self.h, value)
+        return new
 
 
 def rotate(B: Tensor, g_B: Tensor, h: float) -> Tensor:

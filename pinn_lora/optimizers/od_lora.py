@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from pinn_lora.catalog import choose
-from pinn_lora.flow import cosine
-from pinn_lora.integrators import Step
-from pinn_lora.optimizers import Optimizer, require_factors
+from pinn_lora.optimizers import Descent, Optimizer, require_factors
 
 
 @dataclass(frozen=True)
@@ -56,31 +54,29 @@ class ODLoRA(Optimizer):
         return ODLoRARun(self, step_size, max_steps)
 
 
-class ODLoRARun:
+class ODLoRARun(Descent):
     """The bases are halves of theta itself, made orthonormal in the first step."""
 
     def __init__(self, settings: ODLoRA, step_size: float, max_steps: int) -> None:
-        self.settings, self.h, self.first, self.max_steps, self.taken = settings, step_size, step_size, max_steps, 0
+        super().__init__(step_size, max_steps, settings.decay)
+        self.settings = settings
         self.momentum: Tensor | None = None
 
-    def step(self, objective, theta):
-        value, g = objective.gradient(theta)
-        if not g.isfinite().all():
-            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
-        moving = g.clone()
+    def direction(self, objective, theta):
+        return objective.gradient(theta)
+
+    def update(self, objective, theta, direction):
+        moving, steps = direction.clone(), self.taken + 1
         for block in objective.blocks.pairs:
             B, A = block.split(moving[block.slice])
             B[:, : len(A) // 2], A[len(A) // 2 :] = 0.0, 0.0
         momentum = moving if self.momentum is None else self.settings.beta * self.momentum + moving
         self.momentum, new = momentum, theta - self.h * momentum
-        self.taken += 1
-        if self.taken <= self.settings.warmup or self.taken % self.settings.every == 0:
+        if steps <= self.settings.warmup or steps % self.settings.every == 0:
             for block in objective.blocks.pairs:
                 self._refresh(*block.split(new[block.slice]))
             self.momentum = None
-        if self.settings.decay:
-            self.h = cosine(self.first, self.taken, self.max_steps)
-        return Step(new, not torch.equal(new, theta), self.h, value)
+        return new
 
     def _refresh(self, B: Tensor, A: Tensor) -> None:
         """Writes the bases of the moving halves into the frozen ones, in place."""

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.flow import Flows, cosine
-from pinn_lora.integrators import Step
+from pinn_lora.flow import Flows
 from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import truncate
 from pinn_lora.metrics.identity import Identity
-from pinn_lora.optimizers import Optimizer, require_factors
+from pinn_lora.optimizers import Descent, Optimizer, require_factors
 
 
 @dataclass(frozen=True)
@@ -35,23 +34,20 @@ class Riemannian(Optimizer):
         return RiemannianRun(self, step_size, max_steps)
 
 
-class RiemannianRun:
+class RiemannianRun(Descent):
     """Each step is one gradient."""
 
     def __init__(self, settings: Riemannian, step_size: float, max_steps: int) -> None:
-        self.settings, self.h, self.first, self.max_steps, self.taken = settings, step_size, step_size, max_steps, 0
+        super().__init__(step_size, max_steps, settings.decay)
         self.flows = Flows(Balanced(settings.eps), Identity())
 
-    def step(self, objective, theta):
-        value, velocity = self.flows.at(objective, theta).velocity(theta)
-        if not velocity.isfinite().all():
-            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
-        new = theta + self.h * velocity
+    def direction(self, objective, theta):
+        return self.flows.at(objective, theta).velocity(theta)
+
+    def update(self, objective, theta, direction):
+        new = theta + self.h * direction
         for block in objective.blocks.pairs:
-            (B, A), (dB, dA) = block.split(theta[block.slice]), block.split(self.h * velocity[block.slice])
+            (B, A), (dB, dA) = block.split(theta[block.slice]), block.split(self.h * direction[block.slice])
             factors = truncate(torch.cat([B, dB], 1), torch.cat([A + dA, A]), len(A))  # B A + B dA + dB A
             new[block.slice] = torch.cat([factor.reshape(-1) for factor in factors])
-        self.taken += 1
-        if self.settings.decay:
-            self.h = cosine(self.first, self.taken, self.max_steps)
-        return Step(new, not torch.equal(new, theta), self.h, value)
+        return new

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from pinn_lora.flow import cosine
-from pinn_lora.integrators import Step
-from pinn_lora.lora import PairBlock
-from pinn_lora.optimizers import Optimizer, require_factors
+from pinn_lora.lora import Blocks, PairBlock
+from pinn_lora.optimizers import Descent, Optimizer, require_factors
 
 
 @dataclass(frozen=True)
@@ -39,49 +37,49 @@ class SDLoRA(Optimizer):
         return SDLoRARun(self, blocks, theta.detach(), step_size, max_steps)
 
 
-class SDLoRARun:
+class SDLoRARun(Descent):
     """Of every layer the magnitudes a (k,), the frozen directions B_k and the newest pair; of all else the tensors."""
 
-    def __init__(self, settings, blocks, theta, step_size, max_steps):
-        self.settings, self.blocks, self.h = settings, blocks, step_size
-        self.first, self.max_steps, self.taken = step_size, max_steps, 0
-        self.parts: list[tuple[Parameter, ...]] = []
-        self.directions: list[Tensor] = []
+    def __init__(self, settings: SDLoRA, blocks: Blocks, theta: Tensor, step_size: float, max_steps: int) -> None:
+        super().__init__(step_size, max_steps, settings.decay)
+        self.rank = settings.rank
+        self.parts: list[list[Parameter]] = []
+        self.directions: dict[str, Tensor] = {}
         for block in blocks.blocks:
             tensors = block.split(theta[block.slice])
             if isinstance(block, PairBlock):
-                r = settings.rank or len(tensors[1])
-                past = tensors[0][:, :-r].unflatten(1, (-1, r))  # (m, k, r)
+                past, newest = self._apart(*tensors)
                 sizes = past.square().sum((0, 2)).sqrt()
-                self.directions.append(past / sizes[:, None])
-                tensors = [sizes, tensors[0][:, -r:], tensors[1][-r:]]
-            self.parts.append(tuple(Parameter(t.clone()) for t in tensors))
+                self.directions[block.name] = past / sizes[:, None]
+                tensors = [sizes, *newest]
+            self.parts.append([Parameter(t.clone()) for t in tensors])
         self.torch = torch.optim.Adam([p for parts in self.parts for p in parts], lr=step_size)
 
-    def step(self, objective, theta):
-        value, g = objective.gradient(theta)
-        if not g.isfinite().all():
-            return Step(torch.full_like(theta, torch.nan), True, self.h, value)
-        new, directions = theta.clone(), iter(self.directions)
-        for block, parts in zip(self.blocks.blocks, self.parts, strict=True):
-            gradients = block.split(g[block.slice])
+    def _apart(self, B: Tensor, A: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The past's part of B (m, k, r) and the newest pair."""
+        r = self.rank or len(A)
+        return B[:, :-r].unflatten(1, (-1, r)), [B[:, -r:], A[-r:]]
+
+    def direction(self, objective, theta):
+        return objective.gradient(theta)
+
+    def update(self, objective, theta, direction):
+        for block, parts in zip(objective.blocks.blocks, self.parts, strict=True):
+            gradients = block.split(direction[block.slice])
             if isinstance(block, PairBlock):
-                r = self.settings.rank or len(gradients[1])
-                past = gradients[0][:, :-r].unflatten(1, (-1, r))
-                slopes = (past * next(directions)).sum((0, 2))
-                gradients = [slopes, gradients[0][:, -r:], gradients[1][-r:]]
+                past, newest = self._apart(*gradients)
+                gradients = [(past * self.directions[block.name]).sum((0, 2)), *newest]
             for parameter, gradient in zip(parts, gradients, strict=True):
                 parameter.grad = gradient.clone()
+        self.torch.param_groups[0]["lr"] = self.h
         self.torch.step()
-        directions = iter(self.directions)
-        for block, parts in zip(self.blocks.blocks, self.parts, strict=True):
+        new = theta.clone()
+        for block, parts in zip(objective.blocks.blocks, self.parts, strict=True):
             held, now = block.split(new[block.slice]), [p.detach() for p in parts]
             if isinstance(block, PairBlock):
-                held[0].copy_(torch.cat([(next(directions) * now[0][:, None]).flatten(1), now[1]], 1))
-                held[1][-len(now[2]) :] = now[2]
+                sizes, B, A = now
+                held[0].copy_(torch.cat([(self.directions[block.name] * sizes[:, None]).flatten(1), B], 1))
+                held[1][-len(A) :] = A
             else:
                 held[0].copy_(now[0])
-        self.taken += 1
-        if self.settings.decay:
-            self.h = self.torch.param_groups[0]["lr"] = cosine(self.first, self.taken, self.max_steps)
-        return Step(new, True, self.h, value)
+        return new
