@@ -86,7 +86,10 @@ def list_(
         return
     sections = {
         "problems": describe(pinn_lora.problems, Problem),
-        "methods (presets)": {name: preset.description for name, preset in PRESETS.items()},
+        "methods (presets)": {
+            name: preset.description + (" (reconstructed)" if preset.reconstructed else "")
+            for name, preset in PRESETS.items()
+        },
         "metrics": describe(metrics, Metric),
         "lifts": describe(lifts, Lift),
         "integrators": describe(integrators, Integrator),

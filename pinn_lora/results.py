@@ -85,9 +85,23 @@ def write_study(
         "machine": {**machine(config.device), "threads": config.threads, "jobs": config.jobs},
         "seeds": config.seeds,
         "config": config.model_dump(mode="json"),
+        "methods": _sources(config),
         "cases": described,
     }
     write_atomically(path, json.dumps(study, indent=1) + "\n")
+
+
+def _sources(config: StudyConfig) -> dict[str, dict[str, Any]]:
+    """What each method is and where it is from, as its preset says; of one of the study's own parts, its parts."""
+    found = {}
+    for method in config.method:
+        preset = method.preset()
+        found[method.name] = {
+            "description": preset.description or repr(preset.method),
+            "source": preset.source,
+            "reconstructed": preset.reconstructed,
+        }
+    return found
 
 
 class whole:

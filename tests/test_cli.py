@@ -55,7 +55,8 @@ def test_list_names_every_preset():
     listed = pinn_lora("list")
     assert listed.returncode == 0
     for name, preset in PRESETS.items():
-        assert re.search(rf"^  {name} +{re.escape(preset.description)}$", listed.stdout, re.M)
+        end = " (reconstructed)" if preset.reconstructed else ""
+        assert re.search(rf"^  {name} +{re.escape(preset.description + end)}$", listed.stdout, re.M)
     for name in ("burgers", "balanced", "rosenbrock_euler", "lbfgs", "zero_b", "identity"):
         assert re.search(rf"^  {name} +\S", listed.stdout, re.M)
 

@@ -163,7 +163,10 @@ def test_step_size_is_tuned_with_the_first_seed_by_the_held_out_loss(tmp_path):
     found = {(r["step_size"], r["seed"]): r for r in runs_of(folder).values() if r["method"] == "lora-sgd"}
     best = min((1e-5, 1e-3), key=lambda h: found[h, 0]["held_out_loss"])
     assert set(found) == {(1e-5, 0), (1e-3, 0), (1e3, 0), (best, 1)}
-    assert json.loads((folder / "study.json").read_text())["planned"] == len(runs_of(folder))
+    study = json.loads((folder / "study.json").read_text())
+    assert study["planned"] == len(runs_of(folder))
+    assert study["methods"]["odelora-implicit"]["reconstructed"] is True
+    assert "Hu et al. 2021" in study["methods"]["lora-sgd"]["source"]
 
 
 def test_two_processes_give_the_same_numbers(finished, tmp_path):
