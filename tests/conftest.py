@@ -1,6 +1,8 @@
 """What several tests share: one thread, and a small base that is trained once."""
 
 import math
+import os
+import tempfile
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from pinn_lora.problems.burgers import Burgers
 import pinn_lora as pl
 
 torch.set_num_threads(1)  # deterministic sums, and no fight between workers
+os.environ["PINN_LORA_CACHE"] = tempfile.mkdtemp(prefix="pinn_lora-tests-")  # references are computed, not found
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Low to high: a module may import only from lower levels, and a file of a folder also from the folder's __init__.
 LEVELS: list[set[str]] = [
-    {"about", "catalog", "configs", "domain", "figures", "initializers", "jets", "memory", "plots"},
+    {"about", "catalog", "configs", "domain", "figures", "initializers", "jets", "memory", "plots", "spectral"},
     {"lora", "network", "problem"},
     {"adapters", "passes", "problems"},
     {"engines"},
