@@ -10,21 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+Complex = NDArray[np.complex128]
+Real = NDArray[np.float64]
 SPACING = (
     400  # intervals between the instants that are kept: interpolation over six of them errs by less than the solution
 )
 
 
 def etdrk4(
-    linear: np.ndarray,
-    nonlinear: Callable[[np.ndarray], np.ndarray],
-    start: np.ndarray,
+    linear: Complex,
+    nonlinear: Callable[[Complex], Complex],
+    start: Complex,
     *,
     end: float,
     steps: int,
     kept: int = SPACING,
-) -> np.ndarray:
+) -> Complex:
     """Spectra (kept + 1, K) at equal times from 0 to `end` of dv/dt = linear v + nonlinear(v), v(0) = start (K,), complex.
 
     Exponential time differencing with Runge-Kutta 4 (Cox & Matthews 2002); its coefficients by a mean over 32 points of a
@@ -65,10 +68,10 @@ class Periodic:
     lower: float
     length: float
     end: float
-    spectra: np.ndarray
+    spectra: Complex
     error: float
 
-    def __call__(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    def __call__(self, x: Real, t: Real) -> Complex:
         """Complex values (n,): the series at x, six-point interpolation in t."""
         out = np.empty(len(x), dtype=complex)
         instants, place = np.unique(t, return_inverse=True)
@@ -82,7 +85,7 @@ class Periodic:
                 out[part] = waves @ spectrum[kept]
         return out
 
-    def _at(self, t: float) -> np.ndarray:
+    def _at(self, t: float) -> Complex:
         intervals = len(self.spectra) - 1
         place = t / self.end * intervals
         first = int(np.clip(np.floor(place) - 2, 0, intervals - 5))
@@ -95,9 +98,9 @@ def solve_periodic(
     name: str,
     parameters: Mapping[str, float],
     *,
-    symbol: Callable[[np.ndarray], np.ndarray],
-    nonlinear: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    start: Callable[[np.ndarray], np.ndarray],
+    symbol: Callable[[Complex], Complex],
+    nonlinear: Callable[[Complex, Complex], Complex],
+    start: Callable[[Real], Real],
     lower: float,
     length: float,
     end: float,
@@ -111,7 +114,7 @@ def solve_periodic(
     ($PINN_LORA_CACHE, else $XDG_CACHE_HOME/pinn_lora, else ~/.cache/pinn_lora) under a name that says all of this.
     """
 
-    def solve(modes: int, steps: int) -> np.ndarray:
+    def solve(modes: int, steps: int) -> Complex:
         k = 2j * np.pi / length * np.fft.fftfreq(modes, 1.0 / modes)
         free = np.abs(np.fft.fftfreq(modes, 1.0 / modes)) < modes / 3
         x = lower + length * np.arange(modes) / modes
