@@ -210,7 +210,7 @@ TRAINED = {
     "klein_gordon": ({"omega": 3.0}, 1e-3),
     "poisson": ({}, 1e-3),
     "reaction": ({"rho": 3.0}, 1e-2),
-    "kuramoto_sivashinsky": ({"alpha": 0.5}, 0.1),
+    "kuramoto_sivashinsky": ({"alpha": 0.5, "beta": -0.5}, 0.05),
     "schroedinger": ({}, 0.3),
     "wave": ({"c": 0.5}, 5e-2),
 }
