@@ -23,7 +23,7 @@ import numpy as np
 
 from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
-from pinn_lora.config import ConfigError, StudyConfig
+from pinn_lora.config import ConfigError, StudyConfig, check_config
 from pinn_lora.flow import Method
 from pinn_lora.plan import Case, Job
 from pinn_lora.solution import Record, Solution
@@ -40,7 +40,7 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str)
     """Makes the folder, or checks that it holds this very study."""
     held = folder / "study.json"
     if held.is_file():
-        if json.loads(held.read_text())["config"] != config.model_dump(mode="json"):
+        if not _same_config(json.loads(held.read_text())["config"], config):
             raise ConfigError(f"{folder} holds a study of another config; nothing was changed: choose another --out")
         for left in (*folder.glob("runs/.partial-*"), *folder.glob("bases/.partial-*")):
             shutil.rmtree(left)  # of a run that was killed
@@ -51,6 +51,14 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str)
     (folder / "runs").mkdir(exist_ok=True)
     (folder / "config.toml").write_text(source)
     write_study(folder, config, [], command=command)
+
+
+def _same_config(held: dict[str, Any], config: StudyConfig) -> bool:
+    """Whether a folder's config means the same: what was written by an older version lacks keys that have defaults now."""
+    try:
+        return check_config(held, where="study.json") == config
+    except ConfigError:
+        return False
 
 
 def write_atomically(path: Path, text: str) -> None:

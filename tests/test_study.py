@@ -135,6 +135,15 @@ def test_a_killed_study_leaves_no_worker_behind(tmp_path):
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
+def test_a_folder_from_before_a_key_had_a_default_is_continued(finished):
+    path = finished / "study.json"
+    study = json.loads(path.read_text())
+    del study["config"]["compile"], study["config"]["method"][0]["decay"]
+    path.write_text(json.dumps(study))
+    run(finished)
+    assert json.loads(path.read_text())["config"]["compile"] is False
+
+
 def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tmp_path):
     with pytest.raises(ConfigError, match="holds a study of another config; nothing was changed"):
         run(finished, TINY.replace("seeds = [0, 1]", "seeds = [5]"))
