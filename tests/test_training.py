@@ -175,7 +175,7 @@ def test_a_method_of_ones_own(small_base, target):
         ({"method": "odelora-implict"}, "did you mean 'odelora-implicit'"),
         ({"method": 3}, "give a preset's name"),
         ({"rank": 11}, "rank 11 does not fit the 10 x 10 layer 'layers.1'; choose 1 to 10"),
-        ({"initializer": "zerob"}, "choices: balanced, zero_b"),
+        ({"initializer": "zerob"}, "did you mean 'zero_b'"),
         ({"targets": "hiden"}, "choices: hidden, all"),
         ({"step_size": -1.0}, "step size is -1.0; it must be a positive number"),
         ({"max_steps": 0}, "max_steps"),
