@@ -71,6 +71,7 @@ def load(folder: Path) -> Results:
     strangers = {run.case for run in runs} - {case.id for case in cases}
     if strangers:
         raise ReportError(f"'{folder}' has runs of the case '{min(strangers)}', which its study.json does not list.")
+    cases = tuple(case for case in cases if case.id in {run.case for run in runs})  # of the others nothing is known yet
     config = folder / "config.toml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     variants = tuple(_variants(case, [run for run in runs if run.case == case.id]) for case in cases)

@@ -313,7 +313,8 @@ def test_a_poor_folder_is_reported_all_the_same(tmp_path):
     write_run(folder, "full-lm", 1.0, 0, case="refused", status="REFUSED", counts=None)
     page = report(folder).read_text(encoding="utf-8")
     assert "This is a demonstration, not the comparison" in page and "This study is not finished" in page
-    assert "Title of empty" in page and "no variant ended without diverging" in page
+    assert "Title of refused" in page and "no variant ended without diverging" in page
+    assert "Title of empty" not in page  # nothing is said of what was not run
 
 
 def test_a_bad_folder_is_refused_in_one_sentence(tmp_path):
