@@ -15,7 +15,7 @@ from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.sd_lora import SDLoRA
 from pinn_lora.problem import Problem
 from pinn_lora.solution import Solution, Status
-from pinn_lora.training import finetune
+from pinn_lora.training import continued, finetune
 
 
 def rac_lora(
@@ -28,23 +28,16 @@ def rac_lora(
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; it must be at least 1")
-    generator, now, history = torch.Generator().manual_seed(seed), base, []
+    generator, now = torch.Generator().manual_seed(seed), base
     for k in range(rounds):
         side = "BA"[int(torch.randint(2, (), generator=generator))]
         method = Adam(lift={"name": "one_factor", "side": side})
         start = "zero_b" if side == "B" else "zero_a"
-        now = finetune(now, problem, method=method, initializer=start, seed=seed + k, step_size=step_size, **options)
-        past = history[-1] if history else None
-        for record in now.history if past is None else now.history[1:]:
-            if past is not None:
-                record = replace(
-                    record,
-                    step=record.step + past.step,
-                    work=record.work + past.work,
-                    seconds=record.seconds + past.seconds,
-                )
-            history.append(record)
-    return replace(now, network=merge(now.network), base=base, history=tuple(history))
+        found = finetune(now, problem, method=method, initializer=start, seed=seed + k, step_size=step_size, **options)
+        now = continued(now, found) if k else found
+        if now.status is Status.DIVERGED:
+            break
+    return replace(now, network=merge(now.network), base=base)
 
 
 def sd_lora(

@@ -28,6 +28,16 @@ def available_mib(device: torch.device) -> float | None:
     return _line(_INFO, "MemAvailable:")
 
 
+def check_room(what: str, size: int, device: torch.device) -> None:
+    """MemoryError, in one sentence, where three float64 matrices (size, size) do not fit: the matrix and two to work with."""
+    needed, free = 3 * 8 * size**2 / 2**20, available_mib(device)
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"the {what} of {size:,} unknowns takes {needed / 3072:.1f} GiB, three times over, and {free / 1024:.1f} GiB "
+            "are free; train fewer unknowns (LoRA factors of a lower rank) or use an L-BFGS method"
+        )
+
+
 def reset_peak_memory() -> None:
     """Starts the peak afresh."""
     with contextlib.suppress(OSError):

@@ -27,8 +27,9 @@ def evaluate(objective: Objective, theta: Tensor) -> Place:
 
 
 def strong_wolfe(objective: Objective, start: Place, direction: Tensor, *, before: float | None = None) -> Place | None:
-    """Where SciPy's line search along `direction` ends, by the strong Wolfe conditions with c1 = 1e-4, c2 = 0.9; None where
-    it finds no such place. `before`: the loss of the step before, for its first guess. Every evaluation is a gradient."""
+    """Where SciPy's line search along `direction` ends, by the strong Wolfe conditions with c1 = 1e-4, c2 = 0.9. Where its
+    tries run out it may end where only the loss has fallen enough; None where it has not. `before`: the loss of the step
+    before, for its first guess. Every evaluation is a gradient."""
     seen: dict[float, Place] = {0.0: start}
     origin, along = start.theta, direction
 
@@ -53,4 +54,5 @@ def strong_wolfe(objective: Objective, start: Place, direction: Tensor, *, befor
     if t is None:
         return None
     place = at(np.array([t]))
-    return place if not torch.equal(place.theta, origin) else None
+    fell = place.value <= start.value + 1e-4 * t * float(first[0])
+    return place if fell and not torch.equal(place.theta, origin) else None

@@ -127,6 +127,6 @@ def test_new_points_keep_the_inverse_hessian_and_take_the_loss_anew():
 
 
 def test_too_many_unknowns_are_refused(monkeypatch):
-    monkeypatch.setattr("pinn_lora.optimizers.ssbroyden.available_mib", lambda device: 1.0)
+    monkeypatch.setattr("pinn_lora.memory.available_mib", lambda device: 1.0)
     with pytest.raises(MemoryError, match=r"inverse Hessian of 1,000 unknowns takes .* take|train fewer unknowns"):
         SSBroyden().start(None, torch.zeros(1000), step_size=1.0, max_steps=9)

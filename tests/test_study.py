@@ -154,7 +154,7 @@ def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tm
 
 
 def test_run_that_cannot_be_made_is_recorded_and_the_study_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("pinn_lora.flow.available_mib", lambda device: 0.01)
+    monkeypatch.setattr("pinn_lora.memory.available_mib", lambda device: 0.01)
     text = TINY.replace('name = "odelora-implicit"\nmax_steps = 8', 'name = "lora-adam"\nmax_steps = 3')
     text = text.replace(
         "pretrain = { max_steps = 15, points = 150 }", 'pretrain = { method = "full-adam", max_steps = 5 }'

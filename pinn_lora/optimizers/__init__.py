@@ -139,6 +139,11 @@ class Closure:
         return evaluate
 
 
+def every(pairs: list[tuple[Parameter, Parameter]], dense: list[Parameter]) -> list[Parameter]:
+    """All tensors as one list, the factors first."""
+    return [*(factor for pair in pairs for factor in pair), *dense]
+
+
 def baseline(name: str) -> Any:
     """A class of the package pytorch-optimizer, an extra; ImportError says how it is installed."""
     try:

@@ -12,7 +12,7 @@ from pinn_lora.catalog import build
 from pinn_lora.flow import check_metric
 from pinn_lora.lifts import Lift
 from pinn_lora.metrics import Metric
-from pinn_lora.optimizers import Optimizer, TorchRun
+from pinn_lora.optimizers import Optimizer, TorchRun, every
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class Momentum(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):
-            tensors = [*(factor for pair in pairs for factor in pair), *dense]
-            return [torch.optim.SGD(tensors, lr=step_size, momentum=self.beta, nesterov=self.nesterov)]
+            return [torch.optim.SGD(every(pairs, dense), lr=step_size, momentum=self.beta, nesterov=self.nesterov)]
 
         options = {"decay": self.decay, "lift": self.lift, "metric": self.metric}
         return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, **options)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.optimizers import Optimizer, TorchRun
+from pinn_lora.optimizers import Optimizer, TorchRun, every
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Muon(Optimizer):
             raise ImportError(f"muon needs torch 2.9 or newer, and this is {torch.__version__}")
 
         def make(pairs, dense):
-            tensors = [*(factor for pair in pairs for factor in pair), *dense]
-            matrices, rest = ([t for t in tensors if (t.ndim == 2) == flat] for flat in (True, False))
+            matrices, rest = ([t for t in every(pairs, dense) if (t.ndim == 2) == flat] for flat in (True, False))
             options = {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": 0.0}
             found = [torch.optim.Muon(matrices, lr=step_size, adjust_lr_fn="match_rms_adamw", **options)]
             return [*found, torch.optim.Adam(rest, lr=step_size)] if rest else found

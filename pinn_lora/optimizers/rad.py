@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.optimizers import Optimizer, TorchRun
+from pinn_lora.optimizers import Optimizer, TorchRun, every
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class RAD(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):
-            tensors = [*(factor for pair in pairs for factor in pair), *dense]
-            return [_RAD(tensors, step_size, self, max_steps)]
+            return [_RAD(every(pairs, dense), step_size, self, max_steps)]
 
         return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, decay=self.decay)
 

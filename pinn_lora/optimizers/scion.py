@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pinn_lora.optimizers import Optimizer, TorchRun, baseline
+from pinn_lora.optimizers import Optimizer, TorchRun, baseline, every
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class Scion(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):
-            tensors = [*(factor for pair in pairs for factor in pair), *dense]
-            return [baseline("SCION")(tensors, lr=step_size, momentum=self.a)]
+            return [baseline("SCION")(every(pairs, dense), lr=step_size, momentum=self.a)]
 
         return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, decay=self.decay)

@@ -50,7 +50,9 @@ class SDLoRARun(Descent):
             if isinstance(block, PairBlock):
                 past, newest = self._apart(*tensors)
                 sizes = past.square().sum((0, 2)).sqrt()
-                self.directions[block.name] = past / sizes[:, None]
+                self.directions[block.name] = (
+                    past / sizes.clamp_min(1e-300)[:, None]
+                )  # a pair that never moved stays zero
                 tensors = [sizes, *newest]
             self.parts.append([Parameter(t.clone()) for t in tensors])
         self.torch = torch.optim.Adam([p for parts in self.parts for p in parts], lr=step_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pinn_lora.optimizers import Optimizer, TorchRun, baseline
+from pinn_lora.optimizers import Optimizer, TorchRun, baseline, every
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class SOAP(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):
-            tensors = [*(factor for pair in pairs for factor in pair), *dense]
             options = {"betas": (self.beta1, self.beta2), "precondition_frequency": self.every, "weight_decay": 0.0}
-            return [baseline("SOAP")(tensors, lr=step_size, **options)]
+            return [baseline("SOAP")(every(pairs, dense), lr=step_size, **options)]
 
         return TorchRun(blocks, theta, make, step_size=step_size, max_steps=max_steps, decay=self.decay)

@@ -12,7 +12,7 @@ from pinn_lora.catalog import choose
 from pinn_lora.integrators import Step
 from pinn_lora.objective import Objective
 from pinn_lora.optimizers import Optimizer
-from pinn_lora.optimizers.lbfgs import LBFGS
+from pinn_lora.optimizers.lbfgs import LBFGS, LBFGSRun
 from pinn_lora.wolfe import Place, evaluate, strong_wolfe
 
 
@@ -104,9 +104,9 @@ class SPQNRun:
     def _locally(self, objective: Objective, theta: Tensor, place: Tensor) -> Tensor:
         """theta after some L-BFGS iterations on one layer."""
         part, local = theta[place], Local(objective, theta, place)
-        run = LBFGS(history=self.settings.history).start(None, part, step_size=1.0, max_steps=self.settings.local)  # type: ignore[arg-type]
+        run = LBFGSRun(LBFGS(history=self.settings.history), part, 1.0)
         for _ in range(self.settings.local):
-            taken = run.step(local, part)  # type: ignore[arg-type]
+            taken = run.step(local, part)
             part = taken.theta
             if taken.finished:
                 break
@@ -120,7 +120,7 @@ class SPQNRun:
         if found is None:
             return start
         s, y = found.theta - start.theta, found.gradient - start.gradient
-        if float(s @ y) > 1e-10 * float(y @ y) * 1e-10:
+        if float(s @ y) > 1e-12 * float(s.norm() * y.norm()):  # below, rounding has eaten the curvature
             self.pairs = [*self.pairs, (s, y)][-self.settings.history :]
         return found
 

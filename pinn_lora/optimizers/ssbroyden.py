@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pinn_lora.catalog import choose
 from pinn_lora.integrators import Step
-from pinn_lora.memory import available_mib
+from pinn_lora.memory import check_room
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.wolfe import Place, evaluate, strong_wolfe
 
@@ -35,12 +35,7 @@ class SSBroyden(Optimizer):
         choose(self.variant, ["broyden", "bfgs"], what="variant of ssbroyden")
 
     def start(self, blocks, theta, *, step_size, max_steps):
-        needed, free = 3 * 8 * len(theta) ** 2 / 2**20, available_mib(theta.device)
-        if free is not None and needed > free:
-            raise MemoryError(
-                f"the inverse Hessian of {len(theta):,} unknowns takes {needed / 3072:.1f} GiB, three times over, and "
-                f"{free / 1024:.1f} GiB are free; train fewer unknowns (LoRA factors of a lower rank) or use lbfgs"
-            )
+        check_room("inverse Hessian", len(theta), theta.device)
         return SSBroydenRun(self, step_size)
 
 
