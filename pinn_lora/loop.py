@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pinn_lora.clock import by_cpu_time, seconds
 from pinn_lora.flow import Method
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective, Work
@@ -67,9 +67,9 @@ def _work_unit(objective: Objective, theta: Tensor) -> float:
     """Median seconds of one loss-and-gradient; not counted as work."""
     probe, taken = replace(objective, work=Work()), []
     for _ in range(16):
-        start = time.perf_counter()
+        start = seconds(theta.device)
         probe.gradient(theta)
-        taken.append(time.perf_counter() - start)
+        taken.append(seconds(theta.device) - start)
     return statistics.median(taken[1:])
 
 
@@ -107,6 +107,7 @@ def train(
         "step_size": step_size,
         "unknowns": blocks.size,
         "unit_seconds": loop.unit,
+        "clock": "CPU" if by_cpu_time(theta.device) else "wall",
         "accepted": loop.accepted,
         "threads": torch.get_num_threads(),
         "compile_seconds": compile_seconds() - compiled,
@@ -140,7 +141,7 @@ class _Loop:
         status, step = Status.COMPLETED, 0
         with self.bar:
             for step in range(1, self.budget.max_steps + 1):
-                start = time.perf_counter() - compile_seconds()
+                start = seconds(self.theta.device) - compile_seconds()
                 if self._due(step):
                     self._add_points(step)
                 taken = self.taken.step(self.objective, self.theta)
@@ -150,7 +151,9 @@ class _Loop:
                 if taken.finished and finite and self.additions:
                     self._add_points(step)
                     taken = replace(taken, finished=False)
-                self.clock += time.perf_counter() - compile_seconds() - start  # kernels are made once, not every step
+                self.clock += (
+                    seconds(self.theta.device) - compile_seconds() - start
+                )  # kernels are made once, not every step
                 ended = self._ended(taken, finite, held_out)
                 self.accepted += taken.accepted
                 if step in self.recorded or ended:
