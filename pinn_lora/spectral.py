@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pinn_lora.cache import kept
+
 Complex = NDArray[np.complexfloating[Any, Any]]
 Real = NDArray[np.float64]
 SPACING = (
-    400  # intervals between the instants that are kept: interpolation over six of them errs by less than the solution
+    400  # intervals between the instants that are held; interpolation over six of them errs by less than the solution
 )
 
 
@@ -27,15 +25,15 @@ def etdrk4(
     *,
     end: float,
     steps: int,
-    kept: int = SPACING,
+    held: int = SPACING,
 ) -> Complex:
-    """Spectra (kept + 1, K) at equal times from 0 to `end` of dv/dt = linear v + nonlinear(v), v(0) = start (K,), complex.
+    """Spectra (held + 1, K) at equal times from 0 to `end` of dv/dt = linear v + nonlinear(v), v(0) = start (K,), complex.
 
     Exponential time differencing with Runge-Kutta 4 (Cox & Matthews 2002); its coefficients by a mean over 32 points of a
-    circle around each h L (Kassam & Trefethen 2005), which no cancellation touches. `steps` is a multiple of `kept`.
+    circle around each h L (Kassam & Trefethen 2005), which no cancellation touches. `steps` is a multiple of `held`.
     """
-    if steps % kept:
-        raise ValueError(f"steps is {steps}; it must be a multiple of the {kept} intervals that are kept")
+    if steps % held:
+        raise ValueError(f"steps is {steps}; it must be a multiple of the {held} intervals that are held")
     h = end / steps
     z = h * linear
     circle = np.exp(1j * np.pi * (np.arange(1, 33) - 0.5) / 16)
@@ -56,7 +54,7 @@ def etdrk4(
         third = half * first + q * (2 * n3 - n1)
         n4 = nonlinear(third)
         v = whole * v + a * n1 + 2 * b * (n2 + n3) + c * n4
-        if step % (steps // kept) == 0:
+        if step % (steps // held) == 0:
             found.append(v)
     return np.array(found)
 
@@ -111,8 +109,7 @@ def solve_periodic(
     """u_t = symbol(i k) u + nonlinear(u, i k) from u = start(x), with `modes` modes and time steps `steps`.
 
     nonlinear gives the spectrum of N(u) from the values u on the grid and the wave numbers i k; a third of the modes is kept
-    free of aliasing. Solved anew with half of both, which gives `error`; kept in the user's cache folder
-    ($PINN_LORA_CACHE, else $XDG_CACHE_HOME/pinn_lora, else ~/.cache/pinn_lora) under a name that says all of this.
+    free of aliasing. Solved anew with half of both, which gives `error`; kept on disk.
     """
 
     def solve(modes: int, steps: int) -> Complex:
@@ -122,28 +119,17 @@ def solve_periodic(
         rate = lambda v: free * nonlinear(np.fft.ifft(v), k)  # noqa: E731
         return etdrk4(symbol(k), rate, np.fft.fft(start(x)), end=end, steps=steps) / modes
 
-    told = json.dumps(
-        {**parameters, "lower": lower, "length": length, "end": end, "modes": modes, "steps": steps}, sort_keys=True
-    )
-    path = _cache() / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
-    if path.is_file():
-        held = np.load(path)
-        return Periodic(lower, length, end, held["spectra"], float(held["error"]))
-    fine, coarse = solve(modes, steps), solve(modes // 2, steps // 2)
-    grids = [np.fft.ifft(s * s.shape[1], axis=1) for s in (fine, coarse)]
-    difference, size = grids[0][:, ::2] - grids[1], grids[0][:, ::2]
-    error = float(np.linalg.norm(difference) / np.linalg.norm(size))
-    if not np.isfinite(error):
-        raise ValueError(
-            f"{name}: the reference does not stay finite at {dict(parameters)} with {modes} modes and {steps} steps"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.npz")
-    np.savez(temporary, spectra=fine, error=error, told=told)
-    os.replace(temporary, path)
-    return Periodic(lower, length, end, fine, error)
+    def make() -> dict[str, Any]:
+        fine, coarse = solve(modes, steps), solve(modes // 2, steps // 2)
+        grids = [np.fft.ifft(s * s.shape[1], axis=1) for s in (fine, coarse)]
+        difference, size = grids[0][:, ::2] - grids[1], grids[0][:, ::2]
+        error = float(np.linalg.norm(difference) / np.linalg.norm(size))
+        if not np.isfinite(error):
+            raise ValueError(
+                f"{name}: the reference does not stay finite at {dict(parameters)} with {modes} modes and {steps} steps"
+            )
+        return {"spectra": fine, "error": error}
 
-
-def _cache() -> Path:
-    chosen = os.environ.get("PINN_LORA_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinn_lora"
+    told = {**parameters, "lower": lower, "length": length, "end": end, "modes": modes, "steps": steps}
+    held = kept(name, told, make)
+    return Periodic(lower, length, end, held["spectra"], float(held["error"]))

@@ -13,7 +13,7 @@ def test_etdrk4_is_of_order_4_on_a_stiff_nonlinear_equation():
     exact = 50.0 / (1.0 + 49.0 * math.exp(5.0))
     errors = []
     for steps in (8, 16, 32):
-        found = etdrk4(np.array([-50.0 + 0j]), lambda v: v**2, np.array([1.0 + 0j]), end=0.1, steps=steps, kept=1)
+        found = etdrk4(np.array([-50.0 + 0j]), lambda v: v**2, np.array([1.0 + 0j]), end=0.1, steps=steps, held=1)
         errors.append(abs(found[-1, 0] - exact))
     orders = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
     assert (np.abs(orders - 4.0) < 0.3).all()
@@ -23,10 +23,10 @@ def test_a_linear_equation_is_exact_at_any_step():
     """Heat and transport: every mode times exp(symbol t)."""
     k = 1j * np.fft.fftfreq(16, 1 / 16)
     linear, start = 0.3 * k**2 - 2.0 * k, np.fft.fft(np.exp(np.sin(2 * np.pi * np.arange(16) / 16)))
-    found = etdrk4(linear, lambda v: 0 * v, start, end=2.0, steps=4, kept=4)
+    found = etdrk4(linear, lambda v: 0 * v, start, end=2.0, steps=4, held=4)
     np.testing.assert_allclose(found[-1], np.exp(2.0 * linear) * start, rtol=0, atol=1e-12 * np.abs(start).max())
-    with pytest.raises(ValueError, match="steps is 5; it must be a multiple of the 4 intervals that are kept"):
-        etdrk4(linear, lambda v: 0 * v, start, end=2.0, steps=5, kept=4)
+    with pytest.raises(ValueError, match="steps is 5; it must be a multiple of the 4 intervals that are held"):
+        etdrk4(linear, lambda v: 0 * v, start, end=2.0, steps=5, held=4)
 
 
 def test_values_between_instants_and_grid_points():
