@@ -6,7 +6,6 @@ TorchInductor, which fuses what lies between two matrix products into one loop; 
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from pinn_lora.activations import ACTIVATIONS
+from pinn_lora.clock import seconds
 from pinn_lora.jets import Indices, max_order
 from pinn_lora.lora import DenseBlock, PairBlock
-from pinn_lora.network import ACTIVATIONS, Layer, Tape, adjoint_jets, as_matrix, forward_jets
+from pinn_lora.network import Layer, Tape, adjoint_jets, as_matrix, forward_jets
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class CompiledPasses(Passes):
     def _adjoints(self, seed: Tensor, *rest: Tensor) -> list[Tensor]:
         depth = len(self.plan)
         inputs, z, (layers, _) = rest[:depth], rest[depth : 2 * depth - 1], self._unflat(rest[2 * depth - 1 :])
-        derivatives, order, tapes = ACTIVATIONS[self.activation], max_order(self.indices) + 1, []
+        derivatives, order, tapes = ACTIVATIONS[self.activation].derivatives, max_order(self.indices) + 1, []
         for i in range(depth - 1):
             phi = derivatives(z[i][0] + layers[i].bias, order, inputs[i + 1][0])
             tapes.append(Tape(z[i], phi))
@@ -161,7 +162,7 @@ def can_compile() -> bool:
 
 
 def compile_seconds() -> float:
-    """Seconds that this process has spent on compiling so far."""
+    """Seconds that this process has spent on compiling so far, by the clock that runs are timed by."""
     return _seconds
 
 
@@ -174,14 +175,14 @@ def _run(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> li
     layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)
     key = (function, torch.get_num_threads(), layout)
     if key not in _kernels and not _broken:
-        start = time.perf_counter()
+        start = seconds(tensors[0].device)
         try:
             _kernels[key] = _compile(function, tensors)
         except Exception as error:
             _broken = True
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"compile=True is turned off, the numbers stay the same: {reason}", stacklevel=2)
-        _seconds += time.perf_counter() - start
+        _seconds += seconds(tensors[0].device) - start
     return _kernels.get(key, function)(*tensors)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import pinn_lora as pl
+from pinn_lora.activations import ACTIVATIONS
 from pinn_lora.jets import Jet, closure
-from pinn_lora.network import ACTIVATIONS, adjoint_jets, forward_jets
+from pinn_lora.network import adjoint_jets, forward_jets
 
 BOX = pl.Domain(x=(-1.0, 3.0), t=(0.0, 0.5))
 SETS = {
@@ -170,7 +171,7 @@ def test_effective_layers_of_an_adapted_network_are_the_merged_ones():
     [
         ({"width": 0}, "width and depth of at least 1, not 0 and 3"),
         ({"depth": 0}, "width and depth of at least 1, not 7 and 0"),
-        ({"activation": "tanj"}, r"no activation 'tanj'; did you mean 'tanh'\? \(choices: tanh, sin\)"),
+        ({"activation": "tanj"}, r"no activation 'tanj'; did you mean 'tanh'\? \(choices: tanh, sin, swish, gelu\)"),
         ({"periodic": ("y",)}, r"no coordinate 'y' \(coordinates: x, t\)"),
     ],
 )
