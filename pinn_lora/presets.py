@@ -13,6 +13,7 @@ from pinn_lora.optimizers.altlora import AltLoRA
 from pinn_lora.optimizers.bug import BUG
 from pinn_lora.optimizers.cayley import Cayley
 from pinn_lora.optimizers.lbfgs import LBFGS
+from pinn_lora.optimizers.lora_pro_adamw import LoRAProAdamW
 from pinn_lora.optimizers.lora_rite import LoRARITE
 from pinn_lora.optimizers.momentum import Momentum
 from pinn_lora.optimizers.muon import Muon
@@ -134,6 +135,11 @@ PRESETS: dict[str, Preset] = {
         "LoRA-Pro by Adam, moments of the factors' velocities",
         Adam(lift="lora_pro"),
         source="Wang et al. 2025 (2407.18242), there with moments of the whole m x n step",
+    ),
+    "lora-pro-adamw": _whole(
+        "LoRA-Pro as published: Adam's moments of the whole m x n step",
+        LoRAProAdamW(),
+        source="Wang et al. 2025 (2407.18242)",
     ),
     "reflora-adam": _whole("RefLoRA by Adam", Adam(lift="refactored"), source="Zhang et al. 2025 (2505.18877)"),
     "adaprelora-adam": _whole(
