@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
 import re
-import sys
 import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,9 +18,12 @@ from pinn_lora import initializers, optimizers
 from pinn_lora.catalog import build, choose, find, names
 from pinn_lora.flow import Method
 from pinn_lora.optimizers import Optimizer
+from pinn_lora.places import ProblemError
 from pinn_lora.presets import PRESETS, Preset
 from pinn_lora.problem import Problem
+from pinn_lora.problem_file import problem_in_file
 
+Model = TypeVar("Model", bound=BaseModel)
 NUMBER = re.compile(r"^\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([*/])\s*pi\s*$")
 
 
@@ -147,43 +150,50 @@ class StudyConfig(Strict):
 
 def load_config(path: str | Path) -> StudyConfig:
     """Reads and checks a TOML file. ConfigError says in one sentence a mistake what is wrong and what would be right."""
+    return check_config(read_toml(path), where=str(path))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file's plain values. ConfigError for one that is not there or is no TOML."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"there is no config file {path}")
     try:
-        raw = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return check_config(raw, where=str(path))
 
 
 def check_config(raw: dict[str, Any], *, where: str) -> StudyConfig:
     """A checked study from plain values."""
+    return check_model(StudyConfig, raw, where=where, parts=MODELS)
+
+
+def check_model(model: type[Model], raw: dict[str, Any], *, where: str, parts: Mapping[str, type[BaseModel]]) -> Model:
+    """A checked `model` from plain values, with `parts` under the keys of that name. ConfigError: one sentence a mistake."""
     try:
-        return StudyConfig.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(f"{where}: {_sentence(e)}" for e in error.errors())) from None
+        raise ConfigError("; ".join(f"{where}: {_sentence(e, model, parts)}" for e in error.errors())) from None
 
 
 MODELS: dict[str, type[BaseModel]] = {"case": CaseConfig, "method": MethodConfig, "pretrain": PretrainConfig}
 
 
-def _sentence(error: Any) -> str:
-    parts = [str(part) for part in error["loc"]]
-    key = ".".join(parts)
+def _sentence(error: Any, model: type[BaseModel], parts: Mapping[str, type[BaseModel]]) -> str:
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(place)
     if error["type"] == "extra_forbidden":
-        owner = next((MODELS[part] for part in reversed(parts[:-1]) if part in MODELS), StudyConfig)
+        owner = next((parts[part] for part in reversed(place[:-1]) if part in parts), model)
         try:
-            choose(parts[-1], list(owner.model_fields), what="key")
+            choose(place[-1], [field.alias or name for name, field in owner.model_fields.items()], what="key")
         except ValueError as sentence:
             return f"{key}: {sentence}"
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    place = (
-        f"{key} = {error['input']!r}: " if key and not isinstance(error["input"], dict) else f"{key}: " if key else ""
-    )
-    return place + message[0].lower() + message[1:]
+    value = f" = {error['input']!r}" if not isinstance(error["input"], dict) else ""
+    return (f"{key}{value}: " if key else "") + message[0].lower() + message[1:]
 
 
 def coefficient(value: Any) -> Any:
@@ -194,10 +204,25 @@ def coefficient(value: Any) -> Any:
     return value
 
 
-def load_problem(name: str, coefficients: dict[str, Any]) -> Problem:
-    """A problem by the stem of its file in problems/, or by the path of a .py file. ConfigError for what is not there."""
+def setting(text: str) -> tuple[str, Any]:
+    """A coefficient from the command line: "nu=0.01/pi" -> ("nu", "0.01/pi"), "k=2" -> ("k", 2)."""
+    name, sign, value = (part.strip() for part in text.partition("="))
+    if not (name and sign and value):
+        raise ConfigError(f"{text!r} sets nothing; write NAME=VALUE, for example nu=0.01/pi")
+    for kind in (int, float):
+        with suppress(ValueError):
+            return name, kind(value)
+    return name, value
+
+
+def load_problem(name: str, coefficients: dict[str, Any], *, folder: str | Path = ".") -> Problem:
+    """A problem by the stem of its file in problems/, or by the path of a .py file from `folder`. ConfigError for what is
+    not there or cannot be built."""
     if name.endswith(".py"):
-        cls = _problem_class(_import_file(Path(name)), name)
+        try:
+            cls = problem_in_file(Path(folder) / name)
+        except ProblemError as error:
+            raise ConfigError(str(error)) from None
     else:
         try:
             cls = find(pinn_lora.problems, Problem, name)
@@ -213,23 +238,3 @@ def load_problem(name: str, coefficients: dict[str, Any]) -> Problem:
         return cls(**{key: coefficient(value) for key, value in coefficients.items()})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from None
-
-
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise ConfigError(f"there is no problem file {path}")
-    name = f"pinn_lora_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def _problem_class(module: Any, name: str) -> type:
-    found = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Problem)]
-    found = [c for c in found if c.__module__ == module.__name__]
-    if len(found) != 1:
-        raise ConfigError(f"{name} must define exactly one Problem; it defines {len(found)}")
-    return found[0]

@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, StudyConfig, load_problem
-from pinn_lora.lora import adapt
+from pinn_lora.lora import Blocks, adapt
 from pinn_lora.network import MLP
+from pinn_lora.objective import Objective
+from pinn_lora.points import first_points
 from pinn_lora.problem import Problem
 
 
@@ -56,8 +58,9 @@ def _slug(problem: Problem) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]", "-", "-".join(parts))
 
 
-def plan_cases(config: StudyConfig) -> list[Case]:
-    """The cases with problems and network checked. ConfigError for coefficients, ranks and devices that do not fit."""
+def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
+    """The cases with problems and network checked; the paths of problems are taken from the folder `origin`. ConfigError for
+    coefficients, ranks and devices that do not fit, ProblemError for problems that cannot be run."""
     found = []
     try:
         torch.zeros(1, device=config.device)
@@ -65,19 +68,30 @@ def plan_cases(config: StudyConfig) -> list[Case]:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"the device {config.device!r} cannot be used here: {reason}") from None
     for number, case in enumerate(config.case, start=1):
-        base, target = load_problem(case.problem, case.base), load_problem(case.problem, case.target)
+        base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
         shape = f"{case.depth}x{case.width}"
         network = MLP(base.domain, fields=len(base.fields), width=case.width, depth=case.depth, periodic=base.periodic)
         try:
             adapt(network, rank=case.rank)
         except ValueError as error:
             raise ConfigError(f"case {number}: {error}") from None
+        for problem in (base, target):
+            _rehearse(problem, network.to(getattr(torch, config.dtype)))
         told = repr((base, shape, case.pretrain, sorted(case.weights.items())))  # all that a base is made from
         base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         found.append(
             Case(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-r{case.rank}", base_id, case, base, target)
         )
     return found
+
+
+def _rehearse(problem: Problem, network: MLP) -> None:
+    """Runs every term once, so that what cannot be run is said before anything is trained or written."""
+    blocks = Blocks(network)
+    objective = Objective(problem, network, blocks, first_points(problem, 64, seed=0))
+    loss, _ = objective.gradient(blocks.read(network))
+    if not math.isfinite(loss):
+        raise ConfigError(f"the loss of {problem!r} is {loss} before the first step; check its residual and conditions")
 
 
 def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:

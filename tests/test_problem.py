@@ -1,53 +1,14 @@
-"""Problems: how derivatives are named and recorded, and what every condition says of a known function."""
-
-import math
-from dataclasses import dataclass
+"""Problems: how derivatives are named and recorded, their terms, solutions and references."""
 
 import numpy as np
 import pytest
 import torch
+from known_function import BOX, Known, field, known
 
 import pinn_lora as pl
-from pinn_lora.jets import Jet, closure
-from pinn_lora.lora import Blocks
-from pinn_lora.points import first_points
-from pinn_lora.problem import Condition, Coordinates, Field, Problem, components, parse_derivative
-
-BOX = pl.Domain(x=(-1.0, 1.0), t=(0.0, 2.0))
-
-
-def known(p):
-    """u = x^3 t^2 + sin(x) + 2 t, of jets or tensors."""
-    return p.x**3 * p.t**2 + pl.sin(p.x) + 2.0 * p.t
-
-
-@dataclass(frozen=True)
-class Known(Problem):
-    """A problem whose ansatz is the known function whatever the network says."""
-
-    found: tuple = ()
-    domain = BOX
-
-    def residual(self, p, u):
-        return u.t - u.xx
-
-    def conditions(self):
-        return list(self.found)
-
-    def ansatz(self, p, n):
-        return known(p) + 0.0 * n
-
-
-def misfit(condition: Condition, *, n: int = 40, domain=BOX) -> tuple[torch.Tensor, ...]:
-    """The condition's residual components for the known function."""
-    problem, indices = Known(), closure([(0, 0), (0, 1), (1, 1)])
-    sets = []
-    for points in condition.sample(domain, n, seed=1):
-        jets = [Jet.coordinate(points, i, indices) for i in range(2)]
-        fields = problem.solution_jets(jets, torch.zeros(len(indices), len(points), 1, dtype=torch.float64), indices)
-        sets.append((Coordinates.of(points, domain), *fields))
-    return components(condition.operator(*sets) if condition.paired else condition.operator(*sets[0]))
-
+from pinn_lora.jets import closure
+from pinn_lora.places import ProblemError
+from pinn_lora.problem import Condition, Coordinates, Problem, parse_derivative
 
 # Names of derivatives
 
@@ -71,11 +32,6 @@ def misfit(condition: Condition, *, n: int = 40, domain=BOX) -> tuple[torch.Tens
 )
 def test_a_derivative_is_named_by_its_coordinates(name, coordinates, index):
     assert parse_derivative(name, coordinates) == index
-
-
-def field(names=("x", "t")) -> Field:
-    indices = closure([(0, 0), (0, 1), (1, 1)])
-    return Field(torch.arange(12.0, dtype=torch.float64).reshape(6, 2) + 1.0, indices, names)
 
 
 def test_a_field_gives_its_derivatives_by_name():
@@ -199,7 +155,8 @@ def test_recording_touches_no_global_random_state():
     ],
 )
 def test_a_wrong_residual_gives_one_clear_sentence(residual, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    line = residual.__code__.co_firstlineno
+    with pytest.raises(ValueError, match=rf"^.*test_problem\.py, line {line}: {message}") as caught:
         Known().needed(residual)
     assert "\n" not in str(caught.value)
 
@@ -207,131 +164,6 @@ def test_a_wrong_residual_gives_one_clear_sentence(residual, message):
 def test_a_residual_may_be_the_field_itself():
     """A condition u = 0 can be written as `u`, which is a tensor wherever it is used."""
     assert Known().needed(lambda p, u: u) == ((),)
-
-
-# Conditions on the known function
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        pl.initial(lambda p: pl.sin(p.x)),
-        pl.initial(lambda p: 2.0, derivative=1),
-        pl.initial(lambda p: 2 * p.x**3, derivative=2),
-        pl.initial(lambda p: -(p.t**2) + 2 * p.t - math.sin(1.0), on="x"),
-        pl.dirichlet(lambda p: p.x * p.t**2 + torch.sin(p.x) + 2 * p.t, on="x"),
-        pl.dirichlet(lambda p: 4 * p.x**3 + torch.sin(p.x) + 4.0, on="t", side="upper"),
-        pl.neumann(lambda p: 3 * p.t**2 + math.cos(1.0), on="x"),
-        pl.neumann(lambda p: 2.0, on="t", side="lower"),
-        pl.robin(
-            2.0,
-            -0.5,
-            lambda p: 2 * (p.t**2 + math.sin(1.0) + 2 * p.t) - 0.5 * (3 * p.t**2 + math.cos(1.0)),
-            on="x",
-            side="upper",
-        ),
-    ],
-    ids=lambda c: c.name,
-)
-def test_a_condition_that_the_known_function_satisfies_is_zero(condition):
-    (r,) = misfit(condition)
-    assert r.shape == (40,)
-    assert r.abs().max() < 1e-14  # a few roundings of numbers of order 1
-
-
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        (pl.initial(lambda p: 0.0), lambda p: torch.sin(p.x)),
-        (pl.initial(lambda p: 1.0, derivative=1), lambda p: torch.ones_like(p.x)),
-        (pl.dirichlet(lambda p: p.t, on="x", side="lower"), lambda p: -(p.t**2) - math.sin(1.0) + p.t),
-        (pl.neumann(lambda p: 0.0, on="x", side="upper"), lambda p: 3 * p.t**2 + math.cos(1.0)),
-        (
-            pl.robin(1.0, 3.0, lambda p: 0.0, on="x", side="upper"),
-            lambda p: p.t**2 + math.sin(1.0) + 2 * p.t + 3.0 * (3 * p.t**2 + math.cos(1.0)),
-        ),
-    ],
-    ids=lambda c: getattr(c, "name", ""),
-)
-def test_a_condition_measures_by_how_much_it_is_missed(condition, expected):
-    (r,) = misfit(condition)
-    (points,) = condition.sample(BOX, 40, seed=1)
-    torch.testing.assert_close(r, expected(Coordinates.of(points, BOX)), rtol=0, atol=1e-14)
-
-
-def test_a_periodic_condition_compares_matching_ends():
-    r = misfit(pl.periodic(on="x", derivatives=2))
-    left, right = pl.periodic(on="x").sample(BOX, 40, seed=1)
-    assert torch.equal(left[:, 1], right[:, 1])
-    assert (left[:, 0] == -1).all()
-    assert (right[:, 0] == 1).all()
-    t = left[:, 1]
-    expected = (-2 * t**2 - 2 * math.sin(1.0), torch.zeros_like(t), -12 * t**2 + 2 * math.sin(1.0))
-    assert len(r) == 3
-    for found, value in zip(r, expected, strict=True):
-        torch.testing.assert_close(found, value, rtol=0, atol=1e-14)
-
-
-def test_a_data_condition_compares_with_its_values():
-    points = BOX.sample(9, seed=3)
-    values = known(Coordinates.of(points, BOX)) + 0.25
-    (r,) = misfit(pl.data(points.numpy(), values.tolist()))
-    torch.testing.assert_close(r, torch.full((9,), -0.25, dtype=torch.float64), rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 50])
-def test_a_data_condition_can_be_recorded_whatever_its_number_of_points(n):
-    """An objective over a problem with data: the condition's operator sees all of its values at once."""
-    points = BOX.sample(n, seed=3)
-    problem = Known((pl.data(points, known(Coordinates.of(points, BOX)) + 2.0),))
-    network = pl.MLP(BOX, width=3, depth=1)
-    blocks = Blocks(network)
-    objective = pl.Objective(problem, network, blocks, first_points(problem, 20, seed=0))
-    assert objective.term_norms(blocks.read(network))["data"] == pytest.approx(2.0)
-
-
-def test_conditions_on_another_field():
-    p = Coordinates.of(BOX.sample(3), BOX)
-    u, v = field(), field()
-    v._data = v._data + 100.0
-    for condition in (
-        pl.initial(lambda p: 0.0, field=1),
-        pl.dirichlet(lambda p: 0.0, on="x", field=1),
-        pl.data(np.zeros((2, 2)), np.zeros(2), field=1),
-    ):
-        assert torch.equal(condition.operator(p, u, v), v.value)
-    assert torch.equal(pl.neumann(lambda p: 0.0, on="x", field=1).operator(p, u, v), v.x)
-
-
-def test_points_of_a_condition_are_shared_out_over_its_faces():
-    (points,) = pl.dirichlet(lambda p: 0.0, on="x").sample(BOX, 40, seed=1)
-    assert points.shape == (40, 2)
-    assert (points[:20, 0] == -1).all()
-    assert (points[20:, 0] == 1).all()
-    assert not torch.isclose(points[:20, 1], points[20:, 1]).any()
-    (few,) = pl.dirichlet(lambda p: 0.0, on="x").sample(BOX, 1, seed=1)
-    assert few.shape == (2, 2)
-    assert torch.equal(points, pl.dirichlet(lambda p: 0.0, on="x").sample(BOX, 40, seed=1)[0])
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: pl.dirichlet(lambda p: 0.0, on="x", side="left"), "no side 'left' .*both, lower, upper"),
-        (
-            lambda: pl.dirichlet(lambda p: 0.0, on="z").sample(BOX, 8, seed=0),
-            r"no coordinate 'z' \(coordinates: x, t\)",
-        ),
-        (lambda: pl.data(np.zeros((4, 2)), np.zeros(3)), r"4 points.* values.*\(3,\)"),
-        (lambda: pl.data(np.zeros((4, 2)), np.zeros((4, 1))), r"4 points.* values.*\(4, 1\)"),
-        (lambda: pl.data(np.zeros(4), np.zeros(4)), r"points.*\(4,\)"),
-        (lambda: pl.data(np.zeros((4, 3)), np.zeros(4)).sample(BOX, 8, seed=0), r"\(4, 3\).*2 coordinates: x, t"),
-    ],
-)
-def test_bad_conditions_give_one_clear_sentence(call, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        call()
-    assert "\n" not in str(caught.value)
 
 
 # Terms and solutions
@@ -384,6 +216,8 @@ def test_reference_values_are_numpy_whatever_the_reference_gives():
             return known(p)
 
     class OfTwo(Known):
+        fields = ("u", "v")
+
         def reference(self, p):
             return p.x.numpy(), p.t
 
@@ -393,6 +227,40 @@ def test_reference_values_are_numpy_whatever_the_reference_gives():
     found = WithReference().reference_values(points)
     assert (found.shape, found.dtype) == ((5, 1), np.float64)
     np.testing.assert_array_equal(OfTwo().reference_values(points), points.double().numpy())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda p: p.x[:, None], r"the reference of Given has shapes \[\(5, 1\)\], not \[\(5,\)\]$"),
+        (lambda p: (p.x, p.t), r"the reference of Given has shapes \[\(5,\), \(5,\)\], not \[\(5,\)\]$"),
+        (lambda p: 0.0, r"the reference of Given has shapes \[\(\)\], not \[\(5,\)\]$"),
+        (
+            lambda p: torch.where(p.x > 0.1, p.x, torch.nan),
+            r"the reference of Given is not finite at 2 of 5 points, the first at x = -0\.\d+, t = ",
+        ),
+        (lambda p: p.y, r"Given: there is no coordinate 'y' \(coordinates: x, t\)$"),
+        (lambda p: 1 / 0, r"Given: ZeroDivisionError: division by zero$"),
+    ],
+)
+def test_a_wrong_reference_gives_one_clear_sentence_with_its_line(value, message):
+    class Given(Known):
+        def reference(self, p):
+            return value(p)
+
+    with pytest.raises(ProblemError, match=rf"test_problem\.py, line \d+: {message}") as caught:
+        Given().reference_values(BOX.sample(5))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_ansatz_of_another_number_of_fields_is_refused():
+    class Two(Known):
+        def ansatz(self, p, n):
+            return n, n
+
+    message = r"test_problem\.py, line \d+: Two: the fields are u, and the ansatz gives 2$"
+    with pytest.raises(ProblemError, match=message):
+        Two().solution(BOX.sample(5), lambda x: x[:, :1])
 
 
 def test_what_is_missing_is_said():
