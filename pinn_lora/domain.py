@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pydoe
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 DESIGNS = ("sobol", "latin_hypercube", "uniform")
+BOUNDARY = "boundary"  # in place of a coordinate: all of the boundary but the ends of time
+PROBED = 4096  # points that tell which share of a box lies inside a domain
 
 
 class Domain:
@@ -42,6 +45,18 @@ class Domain:
             raise ValueError(f"there is no coordinate {name!r} (coordinates: {', '.join(self.names)})")
         return self.names.index(name)
 
+    def contains(self, points: Tensor) -> Tensor:
+        """Whether points (n, d) lie in the box or on its faces, up to rounding: (n,), bool."""
+        lower, upper = (
+            torch.tensor(bound, dtype=points.dtype, device=points.device) for bound in (self.lower, self.upper)
+        )
+        slack = 1e-9 * (upper - lower)
+        return ((points >= lower - slack) & (points <= upper + slack)).all(dim=1)
+
+    def spell(self, point: Sequence[float] | Tensor) -> str:
+        """A point (d,) in words: "x = 0.2, t = 0"."""
+        return ", ".join(f"{name} = {float(x):.4g}" for name, x in zip(self.names, point, strict=True))
+
     def sample(self, n: int, *, seed: int = 0, design: str = "sobol") -> Tensor:
         """n points (n, d) in the box, float64; the same seed gives the same points and no global state is touched."""
         return self._scale(_unit_design(n, self.dimension, seed=seed, design=design))
@@ -55,16 +70,54 @@ class Domain:
         points[:, number] = bounds[side][number]
         return points
 
+    def sample_boundary(self, n: int, *, seed: int = 0) -> Tensor:
+        """About n points (n, d) on the boundary: as many on each face of every coordinate but t."""
+        faces = [(name, side) for name in self.names if name != "t" for side in ("lower", "upper")]
+        if not faces:
+            raise ValueError("this domain has no boundary beside the ends of time; take on='t'")
+        share = max(1, n // len(faces))
+        parts = [self.sample_face(share, coordinate=c, side=s, seed=seed + i) for i, (c, s) in enumerate(faces)]
+        return torch.cat(parts)
+
     def grid(self, n: int | tuple[int, ...] = 101) -> tuple[list[np.ndarray], Tensor]:
-        """The axes of a regular grid, bounds included, and its points (prod n, d), last coordinate fastest."""
+        """The axes of a regular grid, bounds included, and its points in the domain (at most prod n, d), last coordinate
+        fastest."""
         sizes = (n,) * self.dimension if isinstance(n, int) else n
         axes = [np.linspace(a, b, k) for a, b, k in zip(self.lower, self.upper, sizes, strict=True)]
-        mesh = np.meshgrid(*axes, indexing="ij")
-        return axes, torch.from_numpy(np.stack([m.ravel() for m in mesh], axis=1))
+        points = _mesh(axes)
+        return axes, points[self.contains(points)]
+
+    def image(self, axes: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+        """Values (n,) at the points of a grid as an array over its axes, nan outside of the domain."""
+        found = np.full([len(axis) for axis in axes], np.nan)
+        found.ravel()[self.contains(_mesh(axes)).numpy()] = values
+        return found
 
     def _scale(self, unit: np.ndarray) -> Tensor:
         lower, upper = np.asarray(self.lower), np.asarray(self.upper)
         return torch.from_numpy(lower + (upper - lower) * unit)
+
+
+def _mesh(axes: list[np.ndarray]) -> Tensor:
+    mesh = np.meshgrid(*axes, indexing="ij")
+    return torch.from_numpy(np.stack([m.ravel() for m in mesh], axis=1))
+
+
+def first_inside(
+    draw: Callable[[int], Tensor], inside: Callable[[Tensor], Tensor], n: int, *, least: float, refused: str
+) -> Tensor:
+    """The first n inside of the points draw(m) (m, d), with m hardly larger than need be. ValueError `refused` where fewer
+    than the share `least` of all points are inside."""
+    share = float(inside(draw(PROBED)).double().mean())
+    if share < least:
+        raise ValueError(refused)
+    m = math.ceil(n / share)
+    while True:
+        points = draw(m)
+        kept = points[inside(points)]
+        if len(kept) >= n:
+            return kept[:n]
+        m += math.ceil(0.1 * m)
 
 
 def _unit_design(n: int, dimension: int, *, seed: int, design: str) -> np.ndarray:

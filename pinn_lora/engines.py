@@ -19,6 +19,7 @@ from pinn_lora.jets import Indices, Jet
 from pinn_lora.lora import Blocks, DenseBlock, PairBlock
 from pinn_lora.network import MLP, units_first
 from pinn_lora.passes import Bound, LayerPlan, Passes, can_compile
+from pinn_lora.places import naming
 from pinn_lora.problem import Coordinates, Field, Problem, components
 
 
@@ -31,6 +32,7 @@ class Term:
     weight: float
     indices: Indices
     paired: bool
+    place: str = ""  # the file and line it was made in
 
     def run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> list[Tensor]:
         """The components (N,), from coordinates and fields at one point set, or at two where `paired`."""
@@ -107,7 +109,8 @@ class JetEngine:
         parts = outputs.chunk(len(chunk.jets), dim=1)
         solve, indices = self.problem.solution_jets, chunk.term.indices
         fields = [solve(jets, part, indices) for jets, part in zip(chunk.jets, parts, strict=True)]
-        return chunk.term.run(list(zip(chunk.coordinates, fields, strict=True)))
+        with naming(self.problem, chunk.term.place):
+            return chunk.term.run(list(zip(chunk.coordinates, fields, strict=True)))
 
     def residuals(self, bound: Bound, chunk: JetChunk) -> list[Tensor]:
         with torch.no_grad():
@@ -208,18 +211,27 @@ class FunctionalEngine:
     def bind(self, theta: Tensor) -> Tensor:
         return theta
 
-    def _fields(self, parameters: dict[str, Tensor], points: Tensor, indices: Indices) -> list[Field]:
+    def _values(self, theta: Tensor, points: Tensor, indices: Indices) -> Tensor:
+        """The fields with their derivatives (S, N, fields)."""
+        parameters = self.blocks.parameters(theta)
+
         def value(x: Tensor) -> Tensor:
             solve = lambda inputs: functional_call(self.network, parameters, (inputs,))  # noqa: E731
             return torch.stack(self.problem.solution(x, solve), dim=-1)
 
-        found = torch.stack([_derivative(value, index)(points) for index in indices])
-        return [Field(data, indices, self.problem.domain.names) for data in found.unbind(-1)]
+        return torch.stack([_derivative(value, index)(points) for index in indices])
+
+    def _run(self, chunk: FunctionalChunk, values: Sequence[Tensor]) -> list[Tensor]:
+        domain, indices = self.problem.domain, chunk.term.indices
+        sets = [
+            (Coordinates.of(p, domain), [Field(data, indices, domain.names) for data in found.unbind(-1)])
+            for p, found in zip(chunk.points, values, strict=True)
+        ]
+        with naming(self.problem, chunk.term.place):
+            return chunk.term.run(sets)
 
     def _components(self, theta: Tensor, chunk: FunctionalChunk) -> list[Tensor]:
-        parameters, domain = self.blocks.parameters(theta), self.problem.domain
-        sets = [(Coordinates.of(p, domain), self._fields(parameters, p, chunk.term.indices)) for p in chunk.points]
-        return chunk.term.run(sets)
+        return self._run(chunk, [self._values(theta, p, chunk.term.indices) for p in chunk.points])
 
     def residuals(self, theta: Tensor, chunk: FunctionalChunk) -> list[Tensor]:
         with torch.no_grad():
@@ -234,13 +246,31 @@ class FunctionalEngine:
         return value.detach()
 
     def jacobian(self, theta: Tensor, chunk: FunctionalChunk) -> tuple[Tensor, Tensor]:
-        def one(theta: Tensor, *points: Tensor) -> Tensor:
-            sets = FunctionalChunk(chunk.term, tuple(p.unsqueeze(0) for p in points))
-            return torch.stack([r[0] for r in self._components(theta, sets)])
+        """r_i sees theta through the values Y_i at its own points alone: dr_i/dtheta = dr_i/dY_i dY_i/dtheta, so that the
+        term itself is run once, on all points, and need not be one that torch.func can transform."""
+        indices = chunk.term.indices
+        with torch.no_grad():
+            values = [self._values(theta, p, indices) for p in chunk.points]
+        values = [v.detach().requires_grad_() for v in values]
+        with torch.enable_grad():
+            found = self._run(chunk, values)
+        slopes = [torch.stack([_slope(r, v) for r in found]).permute(2, 0, 1, 3) for v in values]  # (N, C, S, fields)
 
-        dims = (None, *(0 for _ in chunk.points))
-        J = torch.func.vmap(torch.func.jacrev(one), in_dims=dims)(theta, *chunk.points)
-        return torch.stack(self.residuals(theta, chunk)), J.transpose(0, 1).detach()
+        def one(theta: Tensor, points: tuple[Tensor, ...], slopes: tuple[Tensor, ...]) -> Tensor:
+            see = lambda theta: tuple(self._values(theta, p[None], indices)[:, 0] for p in points)  # noqa: E731
+            pull = torch.func.vjp(see, theta)[1]
+            return torch.func.vmap(lambda *c: pull(c)[0])(*slopes)
+
+        J = torch.func.vmap(one, in_dims=(None, 0, 0))(theta, tuple(chunk.points), tuple(slopes))
+        return torch.stack(found).detach(), J.transpose(0, 1).detach()
+
+
+def _slope(r: Tensor, values: Tensor) -> Tensor:
+    """dr_i/dY_i (S, N, fields) of r (N,)."""
+    if not r.requires_grad:  # it does not see the network
+        return torch.zeros_like(values)
+    (found,) = torch.autograd.grad(r.sum(), values, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(values) if found is None else found
 
 
 def _derivative(value: Callable[[Tensor], Tensor], index: tuple[int, ...]) -> Callable[[Tensor], Tensor]:

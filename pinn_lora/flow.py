@@ -15,8 +15,8 @@ from pinn_lora.catalog import build, find, names
 from pinn_lora.integrators import Integrator, Step
 from pinn_lora.lifts import Lift, Mass, Pair, gauge_directions
 from pinn_lora.lifts.balanced import Balanced
-from pinn_lora.lora import Blocks, LoRALinear, PairBlock, unfactored
-from pinn_lora.memory import available_mib
+from pinn_lora.lora import Blocks, LoRALinear, PairBlock
+from pinn_lora.memory import check_room
 from pinn_lora.metrics import Energies, Metric, Weights
 from pinn_lora.objective import Objective
 
@@ -136,7 +136,7 @@ class Flow:
     def system(self, theta: Tensor) -> System:
         """The Gauss-Newton system at theta; kept, so that a rejected step does not make it again."""
         if self._last is None or self._last[0] is not theta:
-            _check_room(self.objective.size, theta.device)
+            check_room("Gauss-Newton matrix", self.objective.size, theta.device)  # H, a shifted copy, its factor
             f, g, H = self.objective.gauss_newton(theta)
             masses, gauges = [], []
             for block in self.objective.blocks.blocks:
@@ -186,10 +186,7 @@ class WeightGradient:
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
-        self.plain = unfactored(objective.network)
-        self.twin = replace(
-            objective, network=self.plain, blocks=Blocks(self.plain)
-        )  # counts its work in the same place
+        self.twin = objective.unfactored()
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         blocks, network, dense = self.objective.blocks, self.objective.network, {}
@@ -215,16 +212,6 @@ class WeightGradient:
             else:
                 g[block.slice] = G[places[block.name].slice]
         return f, g, dense
-
-
-def _check_room(size: int, device: torch.device) -> None:
-    """MemoryError, in one sentence, where three P x P matrices (H, a shifted copy, its factor) do not fit."""
-    needed, free = 3 * 8 * size**2 / 2**20, available_mib(device)
-    if free is not None and needed > free:
-        raise MemoryError(
-            f"the Gauss-Newton matrix of {size:,} unknowns takes {needed / 3072:.1f} GiB, three times over, and "
-            f"{free / 1024:.1f} GiB are free; train fewer unknowns (LoRA factors of a lower rank) or use an L-BFGS method"
-        )
 
 
 def _pair(block: PairBlock, theta: Tensor) -> Pair:

@@ -19,6 +19,7 @@ from pinn_lora.engines import FunctionalEngine, JetEngine, Term
 from pinn_lora.initializers import Probe
 from pinn_lora.lora import Blocks, adapt, target_layers, unfactored
 from pinn_lora.network import MLP
+from pinn_lora.places import place_of
 from pinn_lora.problem import Problem
 
 Points = Mapping[str, tuple[Tensor, ...]]
@@ -82,8 +83,9 @@ class Objective:
         for name, operator, condition in self.problem.terms():
             paired = bool(condition and condition.paired)
             fixed = condition.points if condition else None
-            indices = self.problem.needed(operator, paired=paired, points=fixed)
-            term = Term(name, operator, float(self.weights.get(name, 1.0)), indices, paired)
+            place = condition.place if condition else place_of(operator)
+            indices = self.problem.needed(operator, paired=paired, points=fixed, place=place)
+            term = Term(name, operator, float(self.weights.get(name, 1.0)), indices, paired, place)
             if name not in self.points:
                 raise ValueError(f"there are no points for the term {name} (points given: {', '.join(self.points)})")
             sets = [points.to(like) for points in self.points[name]]
@@ -99,6 +101,11 @@ class Objective:
     def with_points(self, points: Points) -> Objective:
         """The same loss at other points, counting its work in the same place."""
         return replace(self, points=points)
+
+    def unfactored(self) -> Objective:
+        """The same loss, the adapted layers' weights trained themselves; it counts its work in the same place."""
+        network = unfactored(self.network)
+        return replace(self, network=network, blocks=Blocks(network))
 
     @property
     def size(self) -> int:

@@ -20,7 +20,8 @@ def plot_solution(
     reference: np.ndarray | None,
     title: str,
 ) -> Path:
-    """Writes the field (n0, n1) over its two coordinates and, with a reference, its absolute error on a log scale."""
+    """Writes the field (n0, n1) over its two coordinates and, with a reference, its absolute error on a log scale; what is
+    nan in the reference lies outside of the domain."""
     path = Path(path)
     panels = 1 if reference is None else 2
     figure = Figure(figsize=(1.0 + 5.2 * panels, 4.2), layout="constrained")
@@ -31,7 +32,7 @@ def plot_solution(
     places[0].set_title("solution")
     if reference is not None:
         error = np.abs(value - reference)
-        top = float(error.max()) or 1.0
+        top = float(np.nanmax(error)) or 1.0
         norm = LogNorm(vmin=top * 1e-4, vmax=top)
         drawn = places[1].pcolormesh(
             axes[1],
@@ -43,7 +44,8 @@ def plot_solution(
             rasterized=True,
         )
         figure.colorbar(drawn, ax=places[1], label="|u - reference|")
-        relative = np.linalg.norm(value - reference) / np.linalg.norm(reference)
+        inside = np.isfinite(reference)
+        relative = np.linalg.norm(error[inside]) / np.linalg.norm(reference[inside])
         places[1].set_title(f"error, relative L2 {relative:.1e}")
     for place in places:
         place.set_xlabel(names[1])

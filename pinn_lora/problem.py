@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pinn_lora.domain import Domain
+from pinn_lora.domain import BOUNDARY, Domain, first_inside
+from pinn_lora.geometry import GeometryDomain
 from pinn_lora.jets import Index, Indices, Jet, closure
+from pinn_lora.places import ProblemError, caller, naming, place_of
 
 
 def parse_derivative(name: str, coordinates: tuple[str, ...]) -> Index | None:
@@ -52,6 +54,12 @@ class Field:
     @property
     def value(self) -> Tensor:
         return self._data[0]
+
+    @property
+    def jet(self) -> Jet:
+        """The value and its derivatives."""
+        data = self._data if isinstance(self._data, Tensor) else torch.stack(list(self._data))
+        return Jet(data, self._indices)
 
     def d(self, *coordinates: str) -> Tensor:
         """The derivative in the named coordinates, one name for each order."""
@@ -121,7 +129,10 @@ class Condition:
     """A soft condition: residual components `operator(p, *fields)` at points of its own, for each of its faces.
 
     `faces` are (coordinate, side) pairs. Where `paired`, the operator sees (p, fields) of the first face and of the
-    second at matching points, which is how a periodic condition compares the two ends. `points` are fixed data points.
+    second at matching points, which is how a periodic condition compares the two ends. `points` are fixed data points; where
+    `paired`, those of the second set after as many of the first. The face ("boundary", ...) is all of the boundary but the
+    ends of time; `where` keeps the points p at which it is true.
+    `place` is the file and line it was made in.
     """
 
     name: str
@@ -129,21 +140,51 @@ class Condition:
     faces: tuple[tuple[str, str], ...] = ()
     paired: bool = False
     points: Tensor | None = None
+    where: Callable[[Coordinates], Tensor] | None = None
+    place: str = field(default_factory=caller, compare=False, repr=False)
 
     def sample(self, domain: Domain, n: int, *, seed: int) -> tuple[Tensor, ...]:
-        """The point sets the operator is run on: one, or two matching ones where `paired`."""
+        """The point sets the operator is run on: one, or two matching ones where `paired`. ProblemError for a coordinate
+        that the domain has not, and for points outside of it."""
+        try:
+            return self._sample(domain, n, seed)
+        except ValueError as error:
+            raise ProblemError(f"{self.place}: {error}") from None
+
+    def _sample(self, domain: Domain, n: int, seed: int) -> tuple[Tensor, ...]:
         if self.points is not None:
             if self.points.shape[1] != domain.dimension:
                 shape, names = tuple(self.points.shape), ", ".join(domain.names)
                 raise ValueError(
                     f"data: points have shape {shape}, the domain has {domain.dimension} coordinates: {names}"
                 )
-            return (self.points,)
+            outside = self.points[~domain.contains(self.points)]
+            if len(outside):
+                many = f"{len(outside)} of {len(self.points)} points lie outside of the domain"
+                raise ValueError(f"data: {many}, the first at {domain.spell(outside[0])}")
+            return tuple(self.points.chunk(2)) if self.paired else (self.points,)
         if self.paired:
             return tuple(domain.sample_face(n, coordinate=c, side=s, seed=seed) for c, s in self.faces)
-        share = max(1, n // len(self.faces))
-        parts = [domain.sample_face(share, coordinate=c, side=s, seed=seed + i) for i, (c, s) in enumerate(self.faces)]
-        return (torch.cat(parts),)
+        if self.where is None:
+            return (self._on_faces(domain, n, seed),)
+        return (self._where(self.where, domain, n, seed),)
+
+    def _on_faces(self, domain: Domain, n: int, seed: int) -> Tensor:
+        share, parts = max(1, n // len(self.faces)), []
+        for i, (face, side) in enumerate(self.faces):
+            if face == BOUNDARY:
+                parts.append(domain.sample_boundary(share, seed=seed + i))
+            else:
+                parts.append(domain.sample_face(share, coordinate=face, side=side, seed=seed + i))
+        return torch.cat(parts)
+
+    def _where(self, where: Callable[[Coordinates], Tensor], domain: Domain, n: int, seed: int) -> Tensor:
+        def draw(m: int) -> Tensor:  # in any order: the faces come one after the other
+            points, generator = self._on_faces(domain, m, seed), torch.Generator().manual_seed(seed)
+            return points[torch.randperm(len(points), generator=generator, device="cpu")]
+
+        refused = f"{self.name}: where= is true at hardly any point of the boundary"
+        return first_inside(draw, lambda points: where(Coordinates.of(points, domain)), n, least=1e-3, refused=refused)
 
 
 def _faces(on: str, side: str) -> tuple[tuple[str, str], ...]:
@@ -162,9 +203,20 @@ def initial(value: Value, *, field: int = 0, derivative: int = 0, on: str = "t")
     return Condition(name, lambda p, *u: u[field].d(*[on] * derivative) - value(p), faces=((on, "lower"),))
 
 
-def dirichlet(value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
-    """u = value(p) on the faces of coordinate `on`."""
-    return Condition("dirichlet", lambda p, *u: u[field] - value(p), faces=_faces(on, side))
+def dirichlet(
+    value: Value,
+    *,
+    on: str,
+    side: str = "both",
+    field: int = 0,
+    where: Callable[[Coordinates], Tensor] | None = None,
+) -> Condition:
+    """u = value(p) on the faces of coordinate `on`, or on all of the boundary but the ends of time: on="boundary".
+
+    where: takes a part of it, for example `lambda p: p.x < 0`.
+    """
+    faces = ((BOUNDARY, side),) if on == BOUNDARY else _faces(on, side)
+    return Condition("dirichlet", lambda p, *u: u[field] - value(p), faces=faces, where=where)
 
 
 def neumann(value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
@@ -204,6 +256,7 @@ def data(points: Any, values: Any, *, field: int = 0) -> Condition:
 class Problem:
     """Base of all problems. A subclass is a frozen dataclass of physical coefficients that gives `domain` and `residual`.
 
+    `domain` is a Domain or a geometry of DeepXDE, whose coordinates are then x, y, z and t; see GeometryDomain for others.
     `fields` names the unknowns. `periodic` names coordinates in which the solution is periodic: the network then sees
     cos and sin of them. `conditions`, `ansatz` and `reference` are optional.
     """
@@ -211,6 +264,12 @@ class Problem:
     domain: ClassVar[Domain]
     fields: tuple[str, ...] = ("u",)
     periodic: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        given = vars(cls).get("domain")
+        if hasattr(given, "on_boundary"):
+            cls.domain = GeometryDomain(given)
 
     def residual(self, p: Coordinates, *u: Field) -> Residual:
         """What the equation says is zero, at the points: a tensor (N,) or a tuple of them."""
@@ -230,6 +289,12 @@ class Problem:
         raise NotImplementedError(f"{type(self).__name__} has no reference")
 
     @property
+    def layer_width(self) -> float | None:
+        """How thin the solution's thinnest layer is, up to a factor that all members of the family share; None where nothing
+        is known. A family takes more points where it is thinner, and nothing else reads it."""
+        return None
+
+    @property
     def has_reference(self) -> bool:
         return type(self).reference is not Problem.reference
 
@@ -246,9 +311,13 @@ class Problem:
             found.append((name, condition.operator, condition))
         return found
 
-    def needed(self, run: Callable[..., Residual], *, paired: bool = False, points: Tensor | None = None) -> Indices:
+    def needed(
+        self, run: Callable[..., Residual], *, paired: bool = False, points: Tensor | None = None, place: str = ""
+    ) -> Indices:
         """The derivatives `run` asks for, closed downwards: recorded by running it once, at `points` where it is made for
-        these alone. ValueError for unknown names."""
+        these alone. ProblemError for unknown names and wrong shapes; `place` is where `run` was made, if not where it is
+        written."""
+        place = place or place_of(run)
         asked: set[Index] = set()
         points = self.domain.sample(2) if points is None else points
         n = len(points)
@@ -256,30 +325,49 @@ class Problem:
             Coordinates.of(points, self.domain),
             *(_Recorder(points.new_ones(n), self.domain.names, asked) for _ in self.fields),
         )
-        try:
+        with naming(self, place):
             found = run(arguments, arguments) if paired else run(*arguments)
-        except AttributeError as error:
-            raise ValueError(f"{type(self).__name__}: {error}") from error
         for component in components(found):
             if not isinstance(component, Tensor) or component.shape != (n,):
                 shape = tuple(component.shape) if isinstance(component, Tensor) else type(component).__name__
-                raise ValueError(f"{type(self).__name__}: a residual of {n} points must have shape ({n},), not {shape}")
+                name = type(self).__name__
+                raise ProblemError(f"{place}: {name}: a residual of {n} points must have shape ({n},), not {shape}")
         return closure(asked)
 
     def solution(self, points: Tensor, network: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """The fields (N,) at the points: the ansatz of a network's outputs (N, fields)."""
         outputs = network(points).unbind(-1)
-        return list(components(self.ansatz(Coordinates.of(points, self.domain), *outputs)))
+        with naming(self, place_of(self.ansatz)):
+            return self._each_field(self.ansatz(Coordinates.of(points, self.domain), *outputs))
 
     def solution_jets(self, coordinates: Sequence[Jet], outputs: Tensor, indices: Indices) -> list[Field]:
         """The fields with derivatives, from the outputs' jets (S, N, fields)."""
-        jets = self.ansatz(Coordinates(coordinates, self.domain.names), *(Jet(n, indices) for n in outputs.unbind(-1)))
-        return [Field(jet.data, indices, self.domain.names) for jet in components(jets)]
+        with naming(self, place_of(self.ansatz)):
+            outs = (Jet(n, indices) for n in outputs.unbind(-1))
+            jets = self._each_field(self.ansatz(Coordinates(coordinates, self.domain.names), *outs))
+            return [Field(jet.data, indices, self.domain.names) for jet in jets]
+
+    def _each_field(self, found: Any) -> list[Any]:
+        found = list(components(found))
+        if len(found) != len(self.fields):
+            raise ValueError(f"the fields are {', '.join(self.fields)}, and the ansatz gives {len(found)}")
+        return found
 
     def reference_values(self, points: Tensor) -> np.ndarray:
-        """The reference (n, fields) as numpy float64."""
-        found = components(self.reference(Coordinates.of(points.double().cpu(), self.domain)))
-        return np.stack([np.asarray(f, dtype=np.float64) for f in found], axis=1)
+        """The reference (n, fields) as numpy float64. ProblemError for a wrong shape and for values that are not finite."""
+        points, place = points.double().cpu(), place_of(self.reference)
+        with naming(self, place):
+            found = components(self.reference(Coordinates.of(points, self.domain)))
+            values = [np.asarray(f, dtype=np.float64) for f in found]
+        shapes, expected = [value.shape for value in values], [(len(points),)] * len(self.fields)
+        if shapes != expected:
+            raise ProblemError(f"{place}: the reference of {type(self).__name__} has shapes {shapes}, not {expected}")
+        stacked = np.stack(values, axis=1)
+        wrong = np.flatnonzero(~np.isfinite(stacked).all(axis=1))
+        if len(wrong):
+            where = f"at {len(wrong)} of {len(points)} points, the first at {self.domain.spell(points[wrong[0]])}"
+            raise ProblemError(f"{place}: the reference of {type(self).__name__} is not finite {where}")
+        return stacked
 
 
 def components(found: Any) -> tuple[Any, ...]:

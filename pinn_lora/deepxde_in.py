@@ -1,0 +1,221 @@
+"""What is set up in DeepXDE as a problem and a solution of ours: `from_deepxde(data)` and `from_deepxde(data, net)`."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pinn_lora.deepxde_import import load_deepxde, without_warnings
+from pinn_lora.deepxde_networks import is_adapted, own_network, without_factors
+from pinn_lora.geometry import GeometryDomain
+from pinn_lora.jets import Indices
+from pinn_lora.places import naming, place_of
+from pinn_lora.problem import Condition, Coordinates, Field, Problem
+from pinn_lora.solution import Solution
+from pinn_lora.taylor import AutogradOperator
+
+PROBED = 2048  # points at which it is seen which derivatives the residual needs
+MOST_OUTPUTS = 8  # that are tried where no network says how many there are
+NAMES = {"IC": "initial"}  # of conditions; the others are called by what stands before BC in their class's name
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class DeepXDEProblem(Problem):
+    """A `deepxde.data.PDE` or `TimePDE`: its geometry, its pde as the residual, and each of its conditions at the points that
+    it was given there, under the names dirichlet, neumann, robin, periodic, operator, pointset, initial.
+
+    Interior points are our own, from the geometry: train_distribution, anchors and exclusions are not looked at. A loss is
+    sum_k w_k mean r_k^2, as there. It is not kept on disk: `Solution.load` wants `problem=from_deepxde(data)`.
+    """
+
+    if TYPE_CHECKING:  # not coefficients, so not fields of the dataclass
+        data: Any
+        _domain: GeometryDomain
+        _residual: AutogradOperator
+        _conditions: tuple[Condition, ...]
+
+    def __init__(self, data: Any = None, *, outputs: int = 1) -> None:
+        if data is None:
+            raise ValueError("a problem from DeepXDE is not kept on disk; pass problem=pl.from_deepxde(data)")
+        domain = GeometryDomain(data.geom)
+        fields = ("y",) if outputs == 1 else tuple(f"y{i + 1}" for i in range(outputs))
+        conditions = tuple(_condition(bc, X, domain, outputs) for bc, X in _collocation(data))
+        residual = AutogradOperator(self._pde, domain.names)
+        held = {"data": data, "fields": fields, "_domain": domain, "_residual": residual, "_conditions": conditions}
+        for name, value in held.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def domain(self) -> GeometryDomain:  # type: ignore[override]
+        return self._domain
+
+    def __repr__(self) -> str:
+        return f"DeepXDEProblem({type(self.data).__name__} on {self.domain!r})"
+
+    def residual(self, p: Coordinates, *u: Field) -> tuple[Tensor, ...]:
+        return self._residual(p, *u)
+
+    def _pde(self, x: Tensor, y: Tensor) -> Any:
+        with _undisturbed():
+            if self.data.auxiliary_var_fn is None:
+                return self.data.pde(x, y)
+            found = self.data.auxiliary_var_fn(x.detach().cpu().numpy())
+            return self.data.pde(x, y, torch.as_tensor(found).to(y))
+
+    def conditions(self) -> list[Condition]:
+        return list(self._conditions)
+
+    def needed(self, run: Any, *, paired: bool = False, points: Tensor | None = None, place: str = "") -> Indices:
+        """The derivatives that the result depends on, as seen at random fields. ProblemError, with the pde's file and line,
+        for what fails, and where a row depends on the fields at other points than its own."""
+        inside = run == self.residual
+        operator = self._residual if inside else run
+        points = self.domain.sample(PROBED) if points is None else points
+        with naming(self, place_of(self.data.pde) if inside else place):
+            return operator.needed(points, len(self.fields), rows=len(points) // 2 if paired else len(points))
+
+    def reference(self, p: Coordinates) -> Any:
+        """The data's own `solution`."""
+        points = np.stack([np.asarray(getattr(p, name)) for name in self.domain.names], axis=1)
+        found = np.asarray(self.data.soln(points), dtype=np.float64)
+        return tuple(found.reshape(len(points), -1).T)
+
+    @property
+    def has_reference(self) -> bool:
+        return self.data.soln is not None
+
+    def weights(self, loss_weights: Sequence[float]) -> dict[str, float]:
+        """DeepXDE's loss_weights as the weights= of `finetune`: one for the residual, one by the name of every condition.
+
+        ValueError where the components of the residual have several, which here is said in pde itself.
+        """
+        names = [name for name, _, _ in self.terms()]
+        first = len(loss_weights) - len(names) + 1
+        if first < 1 or len(set(loss_weights[:first])) > 1:
+            raise ValueError(
+                f"loss_weights={list(loss_weights)} do not fit {', '.join(names)}: all residuals of pde have one weight; "
+                "multiply each by the root of its own in pde"
+            )
+        return {name: float(w) for name, w in zip(names, loss_weights[first - 1 :], strict=True)}
+
+
+def _condition(bc: Any, X: np.ndarray, domain: GeometryDomain, outputs: int) -> Condition:
+    """The condition of `bc` at its own points X (n, d): a paired one where it has a row for each two of them."""
+    kind = type(bc).__name__
+    name = NAMES.get(kind, kind.removesuffix("BC").lower())
+    if not len(X):
+        raise ValueError(f"the condition {name} has no points; give data num_boundary, num_initial or anchors")
+
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        with _undisturbed():
+            return bc.error(X, x, y, 0, len(X))
+
+    points = torch.as_tensor(X.astype(np.float64), device="cpu")
+    lower, upper = (torch.tensor(b, dtype=torch.float64, device="cpu") for b in (domain.lower, domain.upper))
+    moved = points.clamp(lower, upper)  # single precision puts some of them just outside
+    points = torch.where((moved - points).abs() <= 1e-6 * (upper - lower), moved, points)
+    operator = AutogradOperator(error, domain.names, home=True)
+    return Condition(name, operator, points=points, paired=2 * operator.rows(points, outputs) == len(points))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without warnings that only DeepXDE could mend, and with its cache of derivatives emptied afterwards."""
+    try:
+        with without_warnings():
+            yield
+    finally:
+        load_deepxde().grad.clear()
+
+
+# DeepXDE keeps a condition's values by the id of its array of points, which another array may get once this one is gone: so
+# every array of points lives as long as its condition.
+_kept: weakref.WeakKeyDictionary[Any, list[np.ndarray]] = weakref.WeakKeyDictionary()
+
+
+def _collocation(data: Any) -> list[tuple[Any, np.ndarray]]:
+    """Every condition of the data with its points (n, d), as the last training of the data took them."""
+    found, start = [], 0
+    for bc, count in zip(data.bcs, data.num_bcs, strict=True):
+        if getattr(bc, "batch_size", None) is not None:
+            raise ValueError(
+                f"{type(bc).__name__} draws a batch of its points at every iteration; leave batch_size out"
+            )
+        points = data.train_x_bc[start : start + count]
+        held = _kept.setdefault(bc, [])
+        same = next((X for X in held if np.array_equal(X, points)), None)
+        if same is None:
+            held.append(same := points.copy())
+        found.append((bc, same))
+        start += count
+    return found
+
+
+def _problem(data: Any, outputs: int | None) -> DeepXDEProblem:
+    dde = load_deepxde()
+    if not isinstance(data, dde.data.PDE) or isinstance(data, (dde.data.FPDE, dde.data.IDE)):
+        raise ValueError(f"from_deepxde takes a deepxde.data.PDE or TimePDE, and this is {type(data).__name__}")
+    if data.pde is None:
+        raise ValueError("this data has no pde; give one, or use pl.Problem with pl.data(points, values)")
+    if dde.config.autodiff != "reverse":
+        raise ValueError(f"DeepXDE is set to {dde.config.autodiff}-mode derivatives; set it back to reverse mode")
+    if outputs is not None:
+        return DeepXDEProblem(data, outputs=outputs)
+    failed = []
+    for count in range(1, MOST_OUTPUTS + 1):
+        try:
+            problem = DeepXDEProblem(data, outputs=count)
+            problem.needed(problem.residual)
+            return problem
+        except (IndexError, ValueError, RuntimeError) as error:
+            failed.append(error)
+    raise failed[0]
+
+
+@overload
+def from_deepxde(data: Any, *, outputs: int | None = None) -> DeepXDEProblem: ...
+
+
+@overload
+def from_deepxde(data: Any, net: Any) -> Solution: ...
+
+
+def from_deepxde(data: Any, net: Any = None, *, outputs: int | None = None) -> Any:
+    """A `deepxde.data.PDE` or `TimePDE` as a problem; with a network, or with a `deepxde.Model`, the solution that it is.
+
+    A `deepxde.nn.FNN` of one width, with tanh or sin and without transforms, becomes our MLP with the same values, which is
+    quick; any other network stays as it is. The network is copied and its type kept. Where it carries factors
+    (`adapt_model`), the solution's `base` is the network without them. loss_weights of a Model are in
+    `.settings["weights"]`, for `finetune(..., weights=)`.
+
+    outputs: how many outputs a network for `data` has, where none is given; else they are counted by running pde. Raises
+    ValueError for other kinds of data, for a backend other than PyTorch and for conditions without points.
+    """
+    if net is None:
+        return _problem(data, outputs)
+    load_deepxde()
+    model = net if hasattr(net, "losshistory") else None
+    network = net if model is None else net.net
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"net is a {type(net).__name__}; give a torch network or a deepxde.Model")
+    problem = _problem(data, _outputs(network, data))
+    told = None if model is None else model.loss_weights
+    settings = {"method": "deepxde", "weights": problem.weights(told) if told is not None else {}}
+    base = None
+    if is_adapted(network):
+        base = Solution(problem, own_network(without_factors(network), problem.domain, like=network), settings=settings)
+    return Solution(problem, own_network(network, problem.domain, like=network), base, settings=settings)
+
+
+def _outputs(network: nn.Module, data: Any) -> int:
+    like = next(iter(network.state_dict().values()))
+    with torch.no_grad():
+        found = network(torch.as_tensor(data.train_x[:2]).to(like))
+    return found.shape[-1]

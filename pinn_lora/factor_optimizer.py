@@ -1,0 +1,180 @@
+"""Our explicit methods as ordinary optimizers of torch, for any loop that has a closure with a loss and its gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pinn_lora.flow import Method
+from pinn_lora.lora import Blocks, LoRALinear, unfactored
+from pinn_lora.objective import Objective
+from pinn_lora.optimizers import Optimizer, Run
+from pinn_lora.presets import Preset, find_preset
+
+SAME = 0.5  # of the digits of a float: a loss at the same factors that differs by more has other points
+
+
+class ClosureObjective:
+    """What explicit methods ask of an `Objective`, from a closure: loss and gradient at theta, put into the network."""
+
+    def __init__(self, network: nn.Module, blocks: Blocks, closure: Callable[[], Any]) -> None:
+        self.network, self.blocks, self.closure = network, blocks, closure
+        self.seen: list[tuple[Tensor, float, Tensor]] = []
+
+    def known(self, theta: Tensor) -> tuple[float, Tensor] | None:
+        """Loss and gradient, where they were taken at theta in this step or the one before."""
+        return next(((f, g.clone()) for at, f, g in reversed(self.seen) if torch.equal(at, theta)), None)
+
+    def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """f and g (P,)."""
+        found = self.known(theta)
+        if found is None:
+            self.blocks.write(self.network, theta)
+            held = dict(self.network.named_parameters())
+            value = self.run(list(held.values()))
+            slopes = [held[key].grad for block in self.blocks.blocks for key in block.keys]
+            shapes = [held[key] for block in self.blocks.blocks for key in block.keys]
+            g = torch.cat(
+                [(torch.zeros_like(p) if s is None else s).reshape(-1) for s, p in zip(slopes, shapes, strict=True)]
+            )
+            found = value, g
+            self.seen.append((theta.clone(), value, g.clone()))
+        return found
+
+    def run(self, tensors: list[Tensor]) -> float:
+        """The loss, with its gradient in the tensors."""
+        for tensor in tensors:
+            tensor.grad = None
+        with torch.enable_grad():
+            value = self.closure()
+        return float(value.detach() if isinstance(value, Tensor) else value)
+
+    def value(self, theta: Tensor) -> float:
+        """f(theta)."""
+        return self.gradient(theta)[0]
+
+    def unfactored(self) -> WeightObjective:
+        """The same loss where the weights of the adapted layers are trained themselves."""
+        return WeightObjective(self)
+
+
+class WeightObjective:
+    """A closure's loss and gradient in the adapted layers' own weights, by putting these in place of W0 + s (B A - B0 A0)."""
+
+    def __init__(self, factors: ClosureObjective) -> None:
+        self.factors = factors
+        self.blocks = Blocks(unfactored(factors.network))
+        self.size = self.blocks.size
+
+    def gradient(self, weights: Tensor) -> tuple[float, Tensor]:
+        """f and g (P,)."""
+        network, leaves = self.factors.network, {}
+        held = dict(network.named_parameters())
+        layers = {f"{n}.weight": m for n, m in network.named_modules() if isinstance(m, LoRALinear)}
+        for name, value in self.blocks.parameters(weights).items():
+            if name in layers:
+                leaves[name] = value.detach().clone().requires_grad_()
+                layers[name].effective_weight = lambda B, A, W=leaves[name]: W  # type: ignore[method-assign]
+            else:
+                held[name].data.copy_(value)
+                leaves[name] = held[name]
+        try:
+            f = self.factors.run(list(leaves.values()))
+        finally:
+            for layer in layers.values():
+                layer.__dict__.pop("effective_weight", None)
+        slopes = [leaves[block.keys[0]] for block in self.blocks.blocks]
+        return f, torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in slopes])
+
+
+class FactorOptimizer(torch.optim.Optimizer):
+    """An explicit method on the factors of an adapted network, as a `torch.optim.Optimizer`: `step(closure)` is one step of it.
+
+    method: a preset's name, a `Method` or an optimizer. step_size and max_steps are the preset's where not given; the latter
+    is the length over which methods with a decay fall to zero. param_groups[0]["lr"] is the step size, for schedulers too.
+    Where the loss at unchanged factors is another one, its points have changed, and what a line search or a quasi-Newton
+    method remembers starts anew. A step that leads to no finite loss or factors raises FloatingPointError, the factors being
+    as before it. `finished` says that the last step found nothing more. Raises ValueError for a network without factors, for
+    methods of all weights, and for implicit ones, which need residuals.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        method: str | Method | Optimizer = "odelora-rk4",
+        *,
+        step_size: float | None = None,
+        max_steps: int | None = None,
+    ) -> None:
+        preset = find_preset(method) if isinstance(method, str) else _preset(method)
+        _refuse(method, preset, network)
+        h = preset.step_size if step_size is None else step_size
+        if not (math.isfinite(h) and h > 0):
+            raise ValueError(f"the step size is {h}; it must be a positive number")
+        self.network, self.method, self.blocks = network, preset.method, Blocks(network)
+        self.max_steps = preset.max_steps if max_steps is None else max_steps
+        self.finished = False
+        held = dict(network.named_parameters())
+        super().__init__([held[key] for block in self.blocks.blocks for key in block.keys], {"lr": h})
+        self._theta = self.blocks.read(network)
+        self._run = self._start(self._theta)
+        self._objective: ClosureObjective | None = None
+
+    def _start(self, theta: Tensor) -> Run:
+        return self.method.start(self.blocks, theta, step_size=self.param_groups[0]["lr"], max_steps=self.max_steps)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
+        """One step; the loss where it began. `closure` clears the gradients, takes the loss, calls backward, returns it."""
+        if closure is None:
+            raise ValueError("FactorOptimizer.step needs a closure that returns the loss and leaves its gradient")
+        theta = self.blocks.read(self.network)
+        if torch.equal(theta, self._theta):
+            theta = self._theta  # the same tensor, by which a flow knows what it has at hand
+        else:  # somebody else has changed the factors
+            self._run, self._objective = self._start(theta), None
+        objective = self._objective_at(theta, closure)
+        self._run.h = self.param_groups[0]["lr"]
+        taken = self._run.step(cast(Objective, objective), theta)
+        if not (math.isfinite(taken.value) and bool(taken.theta.isfinite().all())):
+            self.blocks.write(self.network, theta)
+            raise FloatingPointError(
+                f"a step of size {self._run.h:g} leads to factors or a loss that are not finite; they are as before it"
+            )
+        self.blocks.write(self.network, taken.theta)
+        self._theta, self.finished = taken.theta, taken.finished
+        self.param_groups[0]["lr"] = taken.next_h
+        return taken.value
+
+    def _objective_at(self, theta: Tensor, closure: Callable[[], Any]) -> ClosureObjective:
+        """The objective so far where its loss at theta still holds, else a new one."""
+        fresh = ClosureObjective(self.network, self.blocks, closure)
+        value, g = fresh.gradient(theta)
+        kept = self._objective
+        known = kept.known(theta) if kept else None
+        rounding = torch.finfo(theta.dtype).eps ** SAME
+        if kept is None or (known and not abs(known[0] - value) <= rounding * abs(value)):
+            kept = self._objective = fresh
+        kept.closure, kept.seen = closure, [(theta.clone(), value, g)]
+        return kept
+
+
+def _preset(method: Any) -> Preset:
+    if not isinstance(method, (Method, Optimizer)):
+        raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
+    return Preset("", method, step_size=1.0 if method.adaptive else 1e-3, max_steps=5000)
+
+
+def _refuse(method: Any, preset: Preset, network: nn.Module) -> None:
+    if preset.method.implicit:
+        raise ValueError(
+            f"{method!r} takes implicit steps, which need residuals, and a closure has only a loss and its gradient: use "
+            f"pl.finetune(pl.from_deepxde(data, net), pl.from_deepxde(other_data), method={method!r})"
+        )
+    if preset.trains == "all weights":
+        raise ValueError(f"{method!r} trains all weights; choose a method on factors, such as 'lora-adam'")
+    if not any(isinstance(module, LoRALinear) for module in network.modules()):
+        raise ValueError("this network has no factors; pl.adapt_model(model, rank=8) or pl.adapt puts them in")

@@ -1,0 +1,61 @@
+"""Poisson's equation on an L-shape, with absorption: a corner that makes the solution rough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pinn_lora.corners import PolygonSolution, solve_polygon
+from pinn_lora.deepxde_import import load_deepxde
+from pinn_lora.geometry import GeometryDomain
+from pinn_lora.problem import Problem, dirichlet
+
+CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0), (0.0, 1.0))
+ACCURATE = 1e-8  # what the reference may err by, f being 1
+
+
+@dataclass(frozen=True)
+class PoissonLShape(Problem):
+    """Poisson with absorption: -(u_xx + u_yy) + k u = f on [-1, 1]^2 without [0, 1]^2, u = 0 on the boundary; f constant.
+
+    The domain is a polygon of DeepXDE; the boundary values are a soft condition. At the inner corner u grows like r^(2/3).
+    Reference: corner functions fitted on the boundary, off by at most 1e-12 at k = 0 and refused above 1e-8 (from k = 40 or
+    so on). Source: DeepXDE's example Poisson_Lshape, with f = 1, k = 0.
+    """
+
+    f: float = 1.0
+    k: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.f) and self.f != 0):
+            raise ValueError(f"PoissonLShape: f is {self.f}; it must be a number other than 0")
+        if not (math.isfinite(self.k) and self.k >= 0):
+            raise ValueError(f"PoissonLShape: the absorption k is {self.k}; it must be a number, at least 0")
+
+    @property
+    def domain(self) -> GeometryDomain:  # type: ignore[override]
+        return _domain()
+
+    def residual(self, p, u):
+        return u.xx + u.yy - self.k * u + self.f
+
+    def conditions(self):
+        return [dirichlet(lambda p: 0.0, on="boundary")]
+
+    def reference(self, p):
+        return self.f * _solution(float(self.k))(np.asarray(p.x), np.asarray(p.y))
+
+
+@lru_cache(maxsize=1)
+def _domain() -> GeometryDomain:
+    return GeometryDomain(load_deepxde().geometry.Polygon(CORNERS), names=("x", "y"))
+
+
+def _solution(k: float) -> PolygonSolution:
+    found = solve_polygon(CORNERS, k)
+    if not found.error < ACCURATE:
+        raise ValueError(f"PoissonLShape: at k = {k:g} the reference may err by {found.error:.0e}; choose a smaller k")
+    return found

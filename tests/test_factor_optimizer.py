@@ -1,0 +1,189 @@
+"""Our explicit methods as torch optimizers: the steps are those of `finetune` itself, and only the factors move."""
+
+import math
+
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+from small_objective import objective_of
+
+import pinn_lora as pl
+from pinn_lora.factor_optimizer import FactorOptimizer
+from pinn_lora.presets import PRESETS
+
+EXPLICIT = [name for name, p in PRESETS.items() if p.trains == "factors" and not p.method.implicit]
+IMPLICIT = [name for name, p in PRESETS.items() if p.method.implicit]
+
+
+def objective(**options):
+    made = {"initializer": "balanced", "rank": 2, **options}
+    return objective_of(**made)
+
+
+def closure_of(objective):
+    """The loss as torch code gives it, through the network's own parameters."""
+    network = objective.network
+    points = objective.points["residual"][0]
+    residual = objective.problem
+
+    def closure():
+        for parameter in network.parameters():
+            parameter.grad = None
+        x = points.clone().requires_grad_()
+        u = residual.solution(x, network)[0]
+        d = torch.autograd.grad(u.sum(), x, create_graph=True)[0]
+        xx = torch.autograd.grad(d[:, 0].sum(), x, create_graph=True)[0][:, 0]
+        loss = (d[:, 1] + u * d[:, 0] - residual.nu * xx).square().mean()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def exact_closure_of(objective):
+    """The objective's own gradient, bit for bit."""
+
+    def closure():
+        value, g = objective.gradient(objective.blocks.read(objective.network))
+        held = dict(objective.network.named_parameters())
+        for key, slope in objective.blocks.parameters(g).items():
+            held[key].grad = slope.clone()
+        return value
+
+    return closure
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_steps_are_those_of_the_method(name):
+    """Five steps on the closure's loss against five on the objective's: to 1e-6 of what moved, as rounding grows in them.
+    SOAP's eigenvectors of nearly singular matrices turn with it, so that one gets the same gradients."""
+    preset = PRESETS[name]
+    mine = objective()
+    start = mine.blocks.read(mine.network)
+    run = preset.method.start(mine.blocks, start, step_size=1e-3, max_steps=50)
+    theta = start
+    for _ in range(5):
+        theta = run.step(mine, theta).theta
+    other = objective()
+    frozen = {k: v.clone() for k, v in other.network.state_dict().items() if not k.endswith((".A", ".B"))}
+    optimizer = FactorOptimizer(other.network, name, step_size=1e-3, max_steps=50)
+    closure = exact_closure_of(other) if name == "lora-soap" else closure_of(other)
+    first = other.value(start)
+    losses = [optimizer.step(closure) for _ in range(5)]
+    found = other.blocks.read(other.network)
+    assert losses[0] == pytest.approx(first, rel=1e-12)
+    assert not torch.equal(found, start)
+    assert (found - theta).norm() <= 1e-6 * (theta - start).norm()
+    assert all(torch.equal(value, other.network.state_dict()[key]) for key, value in frozen.items())
+
+
+@pytest.mark.parametrize("metric", ["adaprelora", "bug"])
+def test_trained_biases_and_output_move_too(metric):
+    """Methods that ask for the gradient in the layers' own weights get the dense tensors' beside it."""
+    mine, other = (objective(train_biases=True, train_output=True) for _ in range(2))
+    preset, start = PRESETS[metric], mine.blocks.read(mine.network)
+    expected = preset.method.start(mine.blocks, start, step_size=1e-3, max_steps=50).step(mine, start).theta
+    FactorOptimizer(other.network, metric, step_size=1e-3, max_steps=50).step(closure_of(other))
+    assert torch.allclose(other.blocks.read(other.network), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", IMPLICIT)
+def test_an_implicit_method_is_refused_in_one_sentence(name):
+    with pytest.raises(
+        ValueError, match=r"pl.finetune\(pl.from_deepxde\(data, net\), pl.from_deepxde\(other"
+    ) as caught:
+        FactorOptimizer(objective().network, name)
+    assert "\n" not in str(caught.value) and f"method={name!r}" in str(caught.value)
+    method = PRESETS[name].method
+    with pytest.raises(ValueError, match="takes implicit steps"):
+        FactorOptimizer(objective().network, method)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: FactorOptimizer(objective().network, "odelora-rk5"), "no method 'odelora-rk5'"),
+        (lambda: FactorOptimizer(objective().network, 3), "method is 3; give a preset's name"),
+        (
+            lambda: FactorOptimizer(objective().network, "full-adam"),
+            "'full-adam' trains all weights; choose a method on",
+        ),
+        (lambda: FactorOptimizer(objective().network, step_size=-1.0), "the step size is -1.0; it must be a positive"),
+        (
+            lambda: FactorOptimizer(pl.MLP(Burgers().domain, width=4, depth=2)),
+            "this network has no factors; pl.adapt_model",
+        ),
+        (lambda: FactorOptimizer(objective().network).step(), "needs a closure that returns the loss"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+def test_evaluations_are_not_made_twice():
+    """A step of Runge-Kutta 4 is four gradients, one of the adaptive method three after the first."""
+    for name, counts in (("odelora-rk4", [4, 4, 4]), ("lora-adam", [1, 1, 1])):
+        made, evaluated = objective(), []
+        closure = closure_of(made)
+        optimizer = FactorOptimizer(made.network, name, step_size=1e-3)
+        counted = lambda c=closure, e=evaluated: (e.append(1), c())[1]  # noqa: E731
+        taken = []
+        for _ in range(3):
+            before = len(evaluated)
+            optimizer.step(counted)
+            taken.append(len(evaluated) - before)
+        assert taken == counts, name
+
+
+def test_lbfgs_starts_anew_at_other_points():
+    """Its remembered loss does not hold there: the run continues from the new points' loss and falls."""
+    made = objective()
+    optimizer = FactorOptimizer(made.network, "lora-lbfgs")
+    for _ in range(4):
+        optimizer.step(closure_of(made))
+    kept = optimizer._objective
+    optimizer.step(closure_of(made))
+    assert optimizer._objective is kept  # the same points, though another closure
+    moved = made.with_points({"residual": (made.problem.domain.sample(64, seed=9),)})
+    closure = closure_of(moved)
+    at_new = float(closure().detach())
+    losses = [optimizer.step(closure) for _ in range(6)]
+    assert optimizer._objective is not kept
+    assert losses[0] == pytest.approx(at_new, rel=1e-12) and losses[-1] < 0.9 * losses[0]
+
+
+def test_factors_that_somebody_else_changed_are_taken_as_they_are():
+    made = objective()
+    optimizer = FactorOptimizer(made.network, "lora-lbfgs")
+    optimizer.step(closure_of(made))
+    theta = 0.5 * made.blocks.read(made.network)
+    made.blocks.write(made.network, theta)
+    closure = closure_of(made)
+    assert optimizer.step(closure) == pytest.approx(made.value(theta), rel=1e-12)
+
+
+def test_a_scheduler_sets_the_step_size():
+    made = objective()
+    optimizer = FactorOptimizer(made.network, "lora-sgd", step_size=1e-3)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    before = made.blocks.read(made.network)
+    for expected in (1e-3, 5e-4, 2.5e-4):
+        theta, (_, g) = made.blocks.read(made.network), made.gradient(made.blocks.read(made.network))
+        optimizer.step(closure_of(made))
+        made.blocks.write(made.network, made.blocks.read(made.network))
+        assert torch.allclose(made.blocks.read(made.network), theta - expected * g, rtol=0, atol=1e-12)
+        scheduler.step()
+    assert not torch.equal(before, made.blocks.read(made.network))
+
+
+def test_a_step_that_leads_nowhere_leaves_the_factors():
+    made = objective()
+    before = made.blocks.read(made.network)
+    optimizer = FactorOptimizer(made.network, "odelora-rk4", step_size=1e200)
+    with pytest.raises(
+        FloatingPointError, match="a step of size 1e\\+200 leads to factors or a loss that are not finite"
+    ):
+        optimizer.step(closure_of(made))
+    assert torch.equal(made.blocks.read(made.network), before)
+    assert math.isfinite(optimizer.param_groups[0]["lr"])
