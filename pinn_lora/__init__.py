@@ -2,8 +2,13 @@
 
 from pinn_lora.about import __version__
 from pinn_lora.chain import rac_lora, sd_lora
+from pinn_lora.deepxde_in import from_deepxde
+from pinn_lora.deepxde_out import adapt_model
 from pinn_lora.domain import Domain
+from pinn_lora.factor_optimizer import FactorOptimizer
+from pinn_lora.family import Family, solve_family
 from pinn_lora.flow import Method
+from pinn_lora.geometry import GeometryDomain
 from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
 from pinn_lora.lora import LoRALinear, adapt, merge
 from pinn_lora.network import MLP
@@ -16,6 +21,9 @@ from pinn_lora.training import finetune, pretrain
 __all__ = [
     "MLP",
     "Domain",
+    "FactorOptimizer",
+    "Family",
+    "GeometryDomain",
     "LoRALinear",
     "Method",
     "Objective",
@@ -25,11 +33,13 @@ __all__ = [
     "Status",
     "__version__",
     "adapt",
+    "adapt_model",
     "cos",
     "data",
     "dirichlet",
     "exp",
     "finetune",
+    "from_deepxde",
     "initial",
     "log",
     "merge",
@@ -42,6 +52,7 @@ __all__ = [
     "select_layers",
     "select_ranks",
     "sin",
+    "solve_family",
     "sqrt",
     "tanh",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `pinn-lora run`, `pinn-lora report`, `pinn-lora list`."""
+"""The command line: `pinn-lora run`, `pinn-lora family`, `pinn-lora report`, `pinn-lora check`, `pinn-lora list`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import typer
 import pinn_lora.problems
 from pinn_lora import initializers, integrators, lifts, metrics, optimizers
 from pinn_lora.catalog import describe
-from pinn_lora.config import ConfigError, check_config, load_config
+from pinn_lora.check import TOLERANCE, Verdict, check_problem, report_lines
+from pinn_lora.config import ConfigError, check_config, load_config, load_problem, setting
+from pinn_lora.family_config import check_family, load_family
+from pinn_lora.family_report import family_report, is_family
+from pinn_lora.family_study import run_family
 from pinn_lora.initializers import Initializer
 from pinn_lora.integrators import Integrator
 from pinn_lora.lifts import Lift
 from pinn_lora.metrics import Metric
+from pinn_lora.new_problem import new_problem
 from pinn_lora.optimizers import Optimizer
+from pinn_lora.places import ProblemError
 from pinn_lora.presets import PRESETS
 from pinn_lora.problem import Problem
 from pinn_lora.report import ReportError
@@ -59,11 +65,37 @@ def run(
     options = [f"--{'seed' if key == 'seeds' else key} {v}" for key, value in changed.items() for v in _many(value)]
     command = shlex.join(["pinn-lora", "run", str(config)]) + "".join(f" {option}" for option in options)
     try:
-        run_study(study, folder, command=command, source=config.read_text(), progress=not quiet)
+        source, origin = config.read_text(), config.parent
+        run_study(study, folder, command=command, source=source, origin=origin, progress=not quiet)
     except KeyboardInterrupt:
         typer.echo("interrupted: finished runs are kept; run the same command again for the missing ones", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"report: {write_report(folder)}")
+
+
+@app.command(epilog="Start with: pinn-lora family configs/burgers_family.toml")
+def family(
+    config: Annotated[Path, typer.Argument(help="The family's TOML file, for example configs/burgers_family.toml.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; results/NAME of the config where not given.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="How many members at once.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Solve a family of PDEs and write its report; run it again to continue one that was interrupted."""
+    asked = load_family(config)
+    command = shlex.join(["pinn-lora", "family", str(config)])
+    if jobs is not None:
+        asked = check_family({**asked.model_dump(by_alias=True, exclude_none=True), "jobs": jobs}, where="command line")
+        command += f" --jobs {jobs}"
+    folder = out or Path("results") / asked.name
+    try:
+        source, origin = config.read_text(), config.parent
+        run_family(asked, folder, command=command, source=source, origin=origin, progress=not quiet)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished members are kept; run the same command again for the missing ones", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"report: {family_report(folder)}")
 
 
 def _many(value: object) -> list:
@@ -73,7 +105,33 @@ def _many(value: object) -> list:
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A results folder, for example results/demo.")]) -> None:
     """Write report.html and its tables again from a results folder."""
-    typer.echo(f"report: {write_report(folder)}")
+    written = family_report(folder) if is_family(folder) else write_report(folder)
+    typer.echo(f"report: {written}")
+
+
+@app.command(name="new-problem")
+def new_problem_(
+    name: Annotated[str, typer.Argument(help="What to call it: NAME.py and NAME.toml are written.")],
+    folder: Annotated[Path, typer.Option(help="Where.")] = Path(),
+) -> None:
+    """Write a commented problem and a small study of it to begin with; nothing is overwritten."""
+    problem, study = new_problem(name, folder)
+    typer.echo(f"wrote {problem} and {study}\nnext: pinn-lora check {problem}\n      pinn-lora run {study}")
+
+
+@app.command()
+def check(
+    problem: Annotated[str, typer.Argument(help="A .py file with your problem, or the name of one that is listed.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A coefficient, nu=0.01/pi; may be given several times.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="What a condition may miss, relative to its terms.")] = TOLERANCE,
+) -> None:
+    """Test a problem before anything is trained on it; exit code 1 where something is wrong."""
+    built = load_problem(problem, dict(setting(text) for text in set_ or []))
+    findings = check_problem(built, tolerance=tolerance)
+    typer.echo("\n".join([f"{problem}: {built!r}", *report_lines(findings)]))
+    raise typer.Exit(any(finding.verdict is Verdict.WRONG for finding in findings))
 
 
 @app.command(name="list")
@@ -105,6 +163,6 @@ def main() -> None:
     """What the `pinn-lora` command calls: bad input is one sentence and exit code 2."""
     try:
         app()
-    except (ConfigError, ReportError) as error:
+    except (ConfigError, ProblemError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

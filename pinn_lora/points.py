@@ -27,6 +27,13 @@ def held_out_points(problem: Problem, n: int = 2000) -> dict[str, tuple[Tensor, 
     return first_points(problem, n, seed=HELD_OUT_SEED)
 
 
+def layer_points(base: Problem, problem: Problem, *, first: int = 3000) -> int:
+    """first * max(1, w(base) / w(problem)), w a problem's `layer_width`: so many points lie across a layer as at the base.
+    `first` itself where one of the two states none."""
+    wide, thin = base.layer_width, problem.layer_width
+    return first if wide is None or thin is None else round(first * max(1.0, wide / thin))
+
+
 def grow(objective: Objective, theta: Tensor, extra: int, *, seed: int, candidates: int = 8) -> Points:
     """The objective's points and `extra` more interior ones, drawn from Sobol candidates with probability proportional to
     |r| / mean |r| + 1 (residual-adaptive distribution, Wu et al. 2023, with k = c = 1)."""

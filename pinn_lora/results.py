@@ -11,9 +11,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +22,7 @@ from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
 from pinn_lora.config import ConfigError, StudyConfig, check_config
 from pinn_lora.flow import Method
+from pinn_lora.folders import clear_partial, write_atomically
 from pinn_lora.plan import Case, Job
 from pinn_lora.solution import Record, Solution
 
@@ -42,8 +40,8 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str)
     if held.is_file():
         if not _same_config(json.loads(held.read_text())["config"], config):
             raise ConfigError(f"{folder} holds a study of another config; nothing was changed: choose another --out")
-        for left in (*folder.glob("runs/.partial-*"), *folder.glob("bases/.partial-*")):
-            shutil.rmtree(left)  # of a run that was killed
+        for part in ("runs", "bases"):
+            clear_partial(folder / part)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
@@ -59,12 +57,6 @@ def _same_config(held: dict[str, Any], config: StudyConfig) -> bool:
         return check_config(held, where="study.json") == config
     except ConfigError:
         return False
-
-
-def write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_suffix(path.suffix + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def write_study(
@@ -110,25 +102,6 @@ def _sources(config: StudyConfig) -> dict[str, dict[str, Any]]:
             "reconstructed": preset.reconstructed,
         }
     return found
-
-
-class whole:
-    """A folder that appears with all of its content or not at all."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __enter__(self) -> Path:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        self.work = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.target.parent))
-        return self.work
-
-    def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            shutil.rmtree(self.target, ignore_errors=True)
-            os.replace(self.work, self.target)
-        else:
-            shutil.rmtree(self.work, ignore_errors=True)
 
 
 def has_base(case: Case, folder: Path) -> bool:
@@ -218,7 +191,7 @@ def describe_run(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "message": "",
         **dict.fromkeys(("unknowns", "status", "relative_l2", "held_out_loss", "steps", "accepted", "seconds", "work")),
-        **dict.fromkeys(("unit_seconds", "threads", "compile_seconds", "counts", "peak_memory_mib")),
+        **dict.fromkeys(("unit_seconds", "clock", "threads", "compile_seconds", "counts", "peak_memory_mib")),
     }
 
 
@@ -235,6 +208,7 @@ def outcome(solution: Solution) -> dict[str, Any]:
         "seconds": last.seconds,
         "work": last.work,
         "unit_seconds": settings["unit_seconds"],
+        "clock": settings["clock"],
         "threads": settings["threads"],
         "compile_seconds": settings["compile_seconds"],
         "counts": settings["work"],

@@ -104,7 +104,7 @@ class Solution:
             "status": str(self.status),
             "settings": self.settings,
             "problem": adapters.describe_problem(self.problem),
-            "seconds": self.history[-1].seconds if self.history else None,
+            "seconds": self.history[-1].seconds if self.history else self.settings.get("seconds"),
         }
         if self.base is None:
             return adapters.save_network(self.network, folder, notes=notes)
@@ -122,15 +122,15 @@ class Solution:
         """A picture of the solution and, where there is a reference, of its error, over the first two coordinates."""
         from pinn_lora.plots import plot_solution
 
-        axes, points = self.problem.domain.grid(201)
+        domain = self.problem.domain
+        axes, points = domain.grid(201)
         if len(axes) != 2:
             raise ValueError(f"plot draws problems with 2 coordinates; {type(self.problem).__name__} has {len(axes)}")
-        shape = tuple(len(axis) for axis in axes)
-        value = self.predict(points.numpy())[:, field].reshape(shape)
+        value = domain.image(axes, self.predict(points.numpy())[:, field])
         reference = None
         if self.problem.has_reference:
-            reference = self.problem.reference_values(points)[:, field].reshape(shape)
-        names, title = self.problem.domain.names, f"{self.problem!r}"
+            reference = domain.image(axes, self.problem.reference_values(points)[:, field])
+        names, title = domain.names, f"{self.problem!r}"
         return plot_solution(path, axes=axes, names=names, value=value, reference=reference, title=title)
 
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import threading
-import time
-from collections.abc import Iterator
-from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from pinn_lora.config import ConfigError, StudyConfig
+from pinn_lora.folders import whole
 from pinn_lora.memory import peak_memory_mib, reset_peak_memory
 from pinn_lora.plan import Case, Job, count_tuned, plan_cases, plan_jobs, tuned_jobs
 from pinn_lora.problem import Problem
@@ -30,19 +23,28 @@ from pinn_lora.results import (
     now,
     open_folder,
     outcome,
-    whole,
     write_field,
     write_history,
     write_study,
 )
 from pinn_lora.solution import Status
 from pinn_lora.training import finetune, pretrain
+from pinn_lora.workers import each
 
 
-def run_study(config: StudyConfig, folder: str | Path, *, command: str, source: str, progress: bool = True) -> Path:
-    """Runs what is missing of a study into `folder`. ConfigError for a folder that holds something else."""
+def run_study(
+    config: StudyConfig,
+    folder: str | Path,
+    *,
+    command: str,
+    source: str,
+    origin: str | Path = ".",
+    progress: bool = True,
+) -> Path:
+    """Runs what is missing of a study into `folder`; the paths of its problems are taken from the folder `origin`. ConfigError
+    for a folder that holds something else."""
     folder = Path(folder)
-    cases = plan_cases(config)
+    cases = plan_cases(config, origin=origin)
     jobs = plan_jobs(config, cases)
     open_folder(folder, config, command=command, source=source)
     planned = len(jobs) + count_tuned(config, jobs)
@@ -50,7 +52,8 @@ def run_study(config: StudyConfig, folder: str | Path, *, command: str, source: 
     for _, group in groupby(cases, key=lambda case: case.network):  # what a smaller network shows is there first
         new = list(group)
         bases = {case.base_id: case for case in new if not has_base(case, folder)}
-        _each(_make_base, [(config, case, folder) for case in bases.values()], config, "bases", progress)
+        waiting = [(config, case, folder) for case in bases.values()]
+        each(_make_base, waiting, jobs=config.jobs, what="bases", progress=progress)
         for case in new:
             describe_case(case, folder)
         begun += new
@@ -64,40 +67,7 @@ def run_study(config: StudyConfig, folder: str | Path, *, command: str, source: 
 
 def _run_jobs(jobs: list[Job], config: StudyConfig, folder: Path, progress: bool) -> None:
     missing = [(config, job, folder) for job in jobs if not (folder / "runs" / job.id / "run.json").is_file()]
-    _each(_make_run, missing, config, "runs", progress)
-
-
-def _each(function: Any, arguments: list[tuple], config: StudyConfig, what: str, progress: bool) -> None:
-    """Calls the function for each, in this process or in `jobs` others, with a bar of what is done and time left."""
-    if not arguments:
-        return
-    jobs = min(config.jobs, len(arguments))
-    inner = progress and jobs == 1
-    calls = (delayed(_in_worker)(os.getpid(), function, *a, progress=inner) for a in arguments)
-    results: Iterator[str] = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)  # type: ignore[assignment]
-    with tqdm(total=len(arguments), desc=what, unit="run", disable=not progress, dynamic_ncols=True) as bar:
-        for line in results:
-            bar.set_postfix_str(line)
-            bar.update()
-
-
-def _in_worker(parent: int, function: Any, *arguments: Any, **options: Any) -> str:
-    _end_with(parent)
-    return function(*arguments, **options)
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """Ends this process, where it is a worker, when the process that started it is gone: a killed study leaves none behind."""
-    if os.getppid() != parent:
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    each(_make_run, missing, jobs=config.jobs, what="runs", progress=progress)
 
 
 def _make_base(config: StudyConfig, case: Case, folder: Path, *, progress: bool) -> str:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from pinn_lora import initializers
+from pinn_lora.adapters import fingerprint
 from pinn_lora.catalog import build, choose
 from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
 from pinn_lora.loop import Budget, train
-from pinn_lora.lora import Blocks, adapt, merge
+from pinn_lora.lora import Blocks, LoRALinear, adapt, merge
 from pinn_lora.network import MLP
 from pinn_lora.objective import probe
 from pinn_lora.optimizers import Optimizer
@@ -85,7 +86,7 @@ def pretrain(
             compile=compile,
             progress=progress,
         )
-        solution = _continued(before, solution)
+        solution = continued(before, solution)
         if solution.status is Status.DIVERGED:
             break
     return solution
@@ -106,7 +107,7 @@ def _check_periodic(problem: Problem, network: nn.Module) -> None:
 
 def _pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, int]]:
     if isinstance(name, (Method, Optimizer)):
-        preset = replace(_preset_of(name), trains="all weights", initializer=None)
+        preset = replace(preset_of(name), trains="all weights", initializer=None)
         return [(preset, preset.max_steps if max_steps is None else max_steps)]
     if name == "adam-lbfgs":
         adam, lbfgs = find_preset("full-adam"), find_preset("full-lbfgs")
@@ -118,7 +119,7 @@ def _pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, 
     return [(preset, default if max_steps is None else max_steps)]
 
 
-def _continued(earlier: Solution, later: Solution) -> Solution:
+def continued(earlier: Solution, later: Solution) -> Solution:
     """The later phase with the earlier one's history before its own, and the work of both."""
     if not earlier.history:
         return later
@@ -134,13 +135,14 @@ def finetune(
     base: Solution,
     problem: Problem,
     *,
+    start: Solution | None = None,
     method: str | Method | Optimizer = "odelora-implicit",
-    rank: int | Mapping[str, int] = 4,
+    rank: int | Mapping[str, int] | None = None,
     initializer: str | Initializer | None = None,
-    targets: str | Sequence[str] = "hidden",
+    targets: str | Sequence[str] | None = None,
     train_biases: bool = False,
     train_output: bool = False,
-    scale: float = 1.0,
+    scale: float | None = None,
     step_size: float | None = None,
     max_steps: int | None = None,
     max_seconds: float | None = None,
@@ -155,43 +157,28 @@ def finetune(
 ) -> Solution:
     """Adapts `base` to `problem` by factors of the given rank, or by all weights where the method is a "full-" one.
 
-    rank: one for all target layers, or by layer name, see `select_ranks`. scale: s of W0 + s B A; rsLoRA's (Kalajdzievski 2023)
-    is alpha / sqrt(rank). method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the
+    start: a solution adapted from the same base; a copy of its factors is where this one begins, and rank, targets, scale,
+    initializer and what else is trained are as they are there. rank: one for all target layers (4), or by layer name, see
+    `select_ranks`. targets: "hidden" where not given. scale: s of W0 + s B A (1.0); rsLoRA's (Kalajdzievski 2023) is
+    alpha / sqrt(rank). method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the
     first step size and the budget are the preset's where not given. Points are kept, and residual-adaptive ones added every
     `resample_every` steps; None adds none. compile: as in `pretrain`. The base is left as it is. Raises ValueError for names
-    that do not exist, a rank above a layer's size and a loss that is not finite at the start.
+    that do not exist, a rank above a layer's size, a start that does not fit and a loss that is not finite at the start.
     """
-    preset = find_preset(method) if isinstance(method, str) else _preset_of(method)
-    whole = preset.trains == "all weights"
-    if whole:
-        network = merge(base.network)
+    preset = preset_of(method)
+    shape: dict[str, Any] = {"rank": rank, "initializer": initializer, "targets": targets, "scale": scale}
+    shape |= {"train_biases": train_biases, "train_output": train_output}
+    if start is not None:
+        network, made = _copied(base, problem, start, preset, shape)
+    elif preset.trains == "all weights":
+        network, made = merge(base.network), {"rank": None, "initializer": None}
     else:
-        start = build(initializers, Initializer, initializer or preset.initializer or "zero_b")
         plain = _place(merge(base.network), dtype, device)
-        probes = None
-        if start.needs_probe:
-            probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=targets, weights=weights)
-        network = adapt(
-            plain,
-            rank=_times(rank, preset.method.rank_factor),
-            targets=targets,
-            initializer=start,
-            scale=scale,
-            train_biases=train_biases,
-            train_output=train_output,
-            probes=probes,
-            seed=seed,
-        )
+        network, made = _adapted(plain, problem, preset, **shape, weights=weights, seed=seed)
     network = _place(network, dtype, device)
     _check_periodic(problem, network)
-    settings = {
-        "method": method if isinstance(method, str) else repr(method),
-        "rank": None if whole else rank if isinstance(rank, int) else dict(rank),
-        "initializer": None if whole else str(initializer or preset.initializer or "zero_b"),
-        "seed": seed,
-        "points": points,
-        "weights": dict(weights or {}),
-    }
+    told = {"seed": seed, "points": points, "weights": dict(weights or {})}
+    settings = {"method": method if isinstance(method, str) else repr(method), **made, **told}
     return train(
         Solution(problem, network, base, (), Status.COMPLETED, settings),
         preset.method,
@@ -205,11 +192,80 @@ def finetune(
     )
 
 
+def _adapted(
+    plain: nn.Module,
+    problem: Problem,
+    preset: Preset,
+    *,
+    rank: int | Mapping[str, int] | None,
+    initializer: str | Initializer | None,
+    targets: str | Sequence[str] | None,
+    scale: float | None,
+    train_biases: bool,
+    train_output: bool,
+    weights: Mapping[str, float] | None,
+    seed: int,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The plain network with new factors, and what the settings say of them."""
+    rank = 4 if rank is None else rank
+    targets = "hidden" if targets is None else targets
+    chosen = initializer or preset.initializer or "zero_b"
+    start = build(initializers, Initializer, chosen)
+    probes = None
+    if start.needs_probe:
+        probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=targets, weights=weights)
+    network = adapt(
+        plain,
+        rank=_times(rank, preset.method.rank_factor),
+        targets=targets,
+        initializer=start,
+        scale=1.0 if scale is None else scale,
+        train_biases=train_biases,
+        train_output=train_output,
+        probes=probes,
+        seed=seed,
+    )
+    return network, {"rank": rank if isinstance(rank, int) else dict(rank), "initializer": str(chosen)}
+
+
+def _copied(
+    base: Solution, problem: Problem, start: Solution, preset: Preset, given: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A copy of the network of `start`, and what the settings say of it; ValueError where it cannot be begun from."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise ValueError(f"{name}={value!r} is given beside start=, whose adapter has its own; leave {name} out")
+    if preset.trains == "all weights":
+        raise ValueError("the method trains all weights, and start= brings factors; choose a method on factors")
+    if preset.method.rank_factor != 1:
+        raise ValueError(
+            f"the method makes its own factors, of {preset.method.rank_factor} times the rank, so it cannot begin from start="
+        )
+    layers = {name: module for name, module in start.network.named_modules() if isinstance(module, LoRALinear)}
+    if start.base is None or not layers:
+        raise ValueError(f"start={start.problem!r} has no factors: it was pretrained, or adapted with all weights")
+    if start.base is not base and fingerprint(start.base.network) != fingerprint(base.network):
+        raise ValueError(f"start={start.problem!r} was adapted from another base; adapt it from this one")
+    for what, theirs, ours in (
+        ("fields", start.problem.fields, problem.fields),
+        ("coordinates", start.problem.domain.names, problem.domain.names),
+    ):
+        if tuple(theirs) != tuple(ours):
+            raise ValueError(f"start= has the {what} {', '.join(theirs)}, and {problem!r} has {', '.join(ours)}")
+    ranks = {name: layer.rank for name, layer in layers.items()}
+    rank = next(iter(ranks.values())) if len(set(ranks.values())) == 1 else ranks
+    made = {"rank": rank, "initializer": start.settings.get("initializer"), "start": repr(start.problem)}
+    return copy.deepcopy(start.network), made
+
+
 def _times(rank: int | Mapping[str, int], factor: int) -> int | dict[str, int]:
     return rank * factor if isinstance(rank, int) else {name: r * factor for name, r in rank.items()}
 
 
-def _preset_of(method: Method | Optimizer) -> Preset:
+def preset_of(method: str | Method | Optimizer) -> Preset:
+    """A preset by name, or what a method or an optimizer that is given itself takes as defaults."""
+    if isinstance(method, str):
+        return find_preset(method)
     if not isinstance(method, (Method, Optimizer)):
         raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
     if method.implicit or method.adaptive:

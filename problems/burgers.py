@@ -42,6 +42,10 @@ class Burgers(Problem):
     def periodic(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("x",) if self.form == "ansatz" else ()
 
+    @property
+    def layer_width(self) -> float:
+        return self.nu  # the balance of u u_x and nu u_xx
+
     def residual(self, p, u):
         return u.t + u * u.x - self.nu * u.xx
 

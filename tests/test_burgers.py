@@ -184,3 +184,12 @@ def test_a_viscosity_that_is_none_is_refused(nu):
 def test_an_unknown_form_is_refused():
     with pytest.raises(ValueError, match=r"^Burgers: there is no form 'hard' \(choices: ansatz, soft\)$"):
         Burgers(form="hard")
+
+
+def test_the_layer_is_as_thin_as_the_slope_of_the_true_solution_is_steep():
+    x = torch.linspace(-0.02, 0.02, 4001, dtype=torch.float64)
+    points = torch.stack([x, torch.full_like(x, 0.8)], 1)
+    problems = [Burgers(nu=nu / math.pi) for nu in (0.005, 0.01)]
+    steepest = [np.abs(np.diff(problem.reference_values(points)[:, 0])).max() for problem in problems]
+    # the shock's height changes a little with nu, too
+    assert problems[1].layer_width / problems[0].layer_width == pytest.approx(steepest[0] / steepest[1], rel=0.1)

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from pinn_lora.config import ConfigError, check_config, coefficient, load_config, load_problem
+from pinn_lora.config import ConfigError, check_config, coefficient, load_config, load_problem, setting
 from pinn_lora.configs import configs_folder
 from pinn_lora.plan import plan_cases, plan_jobs
 
@@ -25,7 +25,10 @@ def check(text):
     return check_config(tomllib.loads(text), where="x.toml")
 
 
-@pytest.mark.parametrize("path", sorted(configs_folder().glob("*.toml")), ids=lambda path: path.stem)
+STUDIES = [path for path in sorted(configs_folder().glob("*.toml")) if "case" in tomllib.loads(path.read_text())]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_config_of_the_package_can_be_planned(path):
     config = load_config(path)
     assert config.name == path.stem
@@ -140,6 +143,14 @@ def test_coefficients():
     assert coefficient("soft") == "soft" and coefficient(3.0) == 3.0
 
 
+def test_settings_of_the_command_line():
+    assert setting("k=2") == ("k", 2) and setting("k = 2.5") == ("k", 2.5) and setting("k=-1e-3") == ("k", -1e-3)
+    assert setting("nu=0.01/pi") == ("nu", "0.01/pi") and setting("form=soft") == ("form", "soft")
+    for text in ("nu", "nu=", "=1", ""):
+        with pytest.raises(ConfigError, match=r"sets nothing; write NAME=VALUE, for example nu=0\.01/pi"):
+            setting(text)
+
+
 def test_problem_from_a_file_of_ones_own(tmp_path):
     path = tmp_path / "decay.py"
     path.write_text(
@@ -149,6 +160,7 @@ def test_problem_from_a_file_of_ones_own(tmp_path):
     )
     problem = load_problem(str(path), {"k": 2.0})
     assert problem.k == 2.0 and type(problem).__name__ == "Decay"
+    assert type(load_problem("decay.py", {}, folder=tmp_path)) is type(problem), "from the folder, and imported once"
     path.write_text("x = 1\n")
     with pytest.raises(ConfigError, match="must define exactly one Problem; it defines 0"):
         load_problem(str(path), {})

@@ -10,7 +10,7 @@ from pinn_lora.problems.burgers import Burgers
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Work
-from pinn_lora.points import first_points, grow, held_out_points
+from pinn_lora.points import first_points, grow, held_out_points, layer_points
 from pinn_lora.problem import Problem
 
 SOFT = Burgers(nu=0.05, form="soft")
@@ -137,3 +137,10 @@ def test_float32_networks_get_points_too():
     network = objective.network.float()
     single = pl.Objective(objective.problem, network, Blocks(network), objective.points)
     assert grow(single, theta.float(), 10, seed=1)["residual"][0].shape == (210, 2)
+
+
+def test_a_thinner_layer_takes_more_points_in_proportion_and_a_wider_one_no_fewer():
+    base = Burgers(nu=0.01)
+    assert [layer_points(base, Burgers(nu=nu)) for nu in (0.005, 0.003, 0.01, 0.1)] == [6000, 10000, 3000, 3000]
+    assert layer_points(base, Burgers(nu=0.004), first=100) == 250
+    assert layer_points(Spot(), Spot(), first=70) == 70, "a problem that states no layer"

@@ -1,0 +1,355 @@
+"""A family of PDEs: every member reached from its nearest solved neighbour, and one adapter kept for each."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pinn_lora.adapters import describe_problem, fingerprint
+from pinn_lora.flow import Method
+from pinn_lora.folders import clear_partial, whole, write_atomically
+from pinn_lora.initializers import Initializer
+from pinn_lora.neighbours import Distance, coefficient_distance, member_at, spanning_tree, varying
+from pinn_lora.optimizers import Optimizer
+from pinn_lora.points import layer_points
+from pinn_lora.problem import Problem
+from pinn_lora.solution import Solution, Status
+from pinn_lora.training import finetune, preset_of
+from pinn_lora.workers import in_tree, torch_threads
+
+RECORD, MEMBERS = "family.json", "members"
+
+
+@dataclass(frozen=True)
+class Family:
+    """The solved members of a family, in the order given; each is a `Solution` with the family's base.
+
+    parents: for each member the place of the member that it started from, None where it started from the base. distance: what
+    tells near from far, `coefficient_distance` where None.
+    """
+
+    base: Solution
+    members: tuple[Solution, ...]
+    parents: tuple[int | None, ...]
+    distance: Distance | None = field(default=None, repr=False)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The base's problem and the members'."""
+        return [self.base.problem, *(member.problem for member in self.members)]
+
+    @property
+    def coefficients(self) -> list[str]:
+        """The names of the coefficients that vary."""
+        return list(varying(self.problems))
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a member: its coefficients, what it started from, points at first, errors and residual norms (root mean
+        square on held-out points) of the unchanged base and of the member, status, seconds, and the adapter's bytes on disk.
+        An error is None where there is no reference."""
+        return [self._row(number) for number in range(len(self.members))]
+
+    def _row(self, number: int) -> dict[str, Any]:
+        member, parent = self.members[number], self.parents[number]
+        zero_shot = member.zero_shot()
+        return {
+            **self._values(member.problem),
+            "started_from": "base" if parent is None else _told(self._values(self.members[parent].problem)),
+            "points": member.settings["points"],
+            "zero_shot": error_of(zero_shot),
+            "relative_l2": error_of(member),
+            "zero_shot_residual": zero_shot.residual_norms()["residual"],
+            "residual": member.residual_norms()["residual"],
+            "status": str(member.status),
+            "seconds": member.settings["seconds"],
+            "bytes": _bytes(member),
+        }
+
+    def _values(self, problem: Problem) -> dict[str, Any]:
+        return {name: getattr(problem, name) for name in self.coefficients}
+
+    def write_csv(self, path: str | Path) -> Path:
+        """Writes `table`."""
+        from pinn_lora.report import write_csv
+
+        write_csv(Path(path), self.table())
+        return Path(path)
+
+    def plot(self, path: str | Path) -> Path:
+        """Draws the errors of the members and of the unchanged base against the parameter, on logarithmic axes where it is
+        positive; in colour over two. ValueError where more than two coefficients vary."""
+        from pinn_lora.family_figures import plot_family
+
+        plot_family(self.table(), self.coefficients, base=self.base_row()).savefig(path, dpi=150)
+        return Path(path)
+
+    def base_row(self) -> dict[str, Any]:
+        """The base's coefficients, error and residual norm on its own problem."""
+        norms = {"relative_l2": error_of(self.base), "residual": self.base.residual_norms()["residual"]}
+        return {**self._values(self.base.problem), **norms}
+
+    def nearest(self, value: Any) -> Solution:
+        """The member nearest to a problem, a mapping of coefficients, or the value of the only one that varies; never one
+        that diverged."""
+        problem = member_at(value, self.problems)
+        distance = self.distance or coefficient_distance([*self.problems, problem])
+        solved = [member for member in self.members if member.status is not Status.DIVERGED]
+        if not solved:
+            raise ValueError("every member of this family diverged, so there is none to start from")
+        return min(solved, key=lambda member: distance(problem, member.problem))
+
+    def solve(
+        self, value: Any, *, method: str | Method | Optimizer = "odelora-implicit", max_steps: int = 20
+    ) -> Solution:
+        """The solution for an unseen parameter (as in `nearest`) by a few steps from the nearest member, at its points; a
+        member of the family is itself the answer. The family is left as it is."""
+        problem = member_at(value, self.problems)
+        near = self.nearest(problem)
+        if near.problem == problem:
+            return near
+        told = {key: near.settings[key] for key in ("points", "weights", "seed")}
+        return finetune(self.base, problem, start=near, method=method, max_steps=max_steps, **told)
+
+    def predict(self, value: Any, points: Any, *, max_steps: int = 20) -> Any:
+        """The fields (n, fields) of `solve(value)` at points (n, d): numpy gives numpy float64, a tensor stays a tensor."""
+        return self.solve(value, max_steps=max_steps).predict(points)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes family.json and one adapter folder a member, never over a full folder."""
+        folder = Path(folder)
+        points = [member.settings["points"] for member in self.members]
+        record = _record(self.base, [m.problem for m in self.members], list(self.parents), points, {})
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} exists and is not empty; nothing was written: choose another folder")
+        with whole(folder) as place:
+            for entry, member in zip(record["members"], self.members, strict=True):
+                member.save(place / MEMBERS / entry["folder"])
+            write_atomically(place / RECORD, json.dumps(record, indent=1) + "\n")
+        return folder
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        base: Solution,
+        problems: Sequence[Problem] | None = None,
+        distance: Distance | None = None,
+    ) -> Family:
+        """A saved family. `problems`, in its order, is needed for problems of your own that cannot be imported. ValueError
+        for a folder that holds none, one of another base, or one with members missing."""
+        folder = Path(folder)
+        record = _read_record(folder)
+        if record["base"] != fingerprint(base.network):
+            raise ValueError(f"{folder} was made from another base: its fingerprint is {record['base'][:12]}")
+        entries = record["members"]
+        if problems is not None and len(problems) != len(entries):
+            raise ValueError(f"{folder} holds {len(entries)} members, and {len(problems)} problems are given")
+        missing = [entry["folder"] for entry in entries if not (folder / MEMBERS / entry["folder"]).is_dir()]
+        if missing:
+            raise ValueError(
+                f"{folder} lacks {len(missing)} of {len(entries)} members, the first is {missing[0]}; solve_family with this "
+                "folder makes them"
+            )
+        members = tuple(
+            Solution.load(folder / MEMBERS / entry["folder"], base=base, problem=problems[i] if problems else None)
+            for i, entry in enumerate(entries)
+        )
+        held = dict(enumerate(members))
+        planned = [entry["parent"] for entry in entries]
+        return cls(base, members, tuple(_sound(parent, planned, held) for parent in planned), distance)
+
+
+def solve_family(
+    base: Solution,
+    members: Sequence[Problem],
+    *,
+    method: str | Method | Optimizer = "odelora-implicit",
+    rank: int | Mapping[str, int] = 4,
+    jobs: int = 1,
+    threads: int = 1,
+    points: int | Callable[[Problem], int] | None = None,
+    distance: Distance | None = None,
+    folder: str | Path | None = None,
+    initializer: str | Initializer | None = None,
+    train_biases: bool = False,
+    train_output: bool = False,
+    step_size: float | None = None,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+    compile: bool = False,
+    progress: bool = False,
+) -> Family:
+    """Adapts `base` to every member, each from its nearest solved neighbour.
+
+    The order is planned first, whatever `jobs` is: a minimum spanning tree grown from the base, in `distance` (that of
+    `coefficient_distance` where not given). A member starts when its parent is done, from a copy of its factors; children of
+    the base start from fresh ones. Branches run at once in `jobs` processes of `threads` threads. A member that diverged is
+    kept and is never a start: its children start from the nearest sound ancestor. points: a number for all members, or a rule
+    problem -> number; where not given `layer_points` from 3,000. folder: each member is written when it is done, and a
+    second call continues with the missing ones. The rest is as in `finetune`. Raises ValueError for members of several
+    classes, a member that stands twice, a method that keeps no adapter, and a folder that holds anything else.
+    """
+    members = list(members)
+    check_members(base.problem, members, method)
+    if jobs < 1 or threads < 1:
+        raise ValueError(f"jobs is {jobs} and threads {threads}; each must be at least 1")
+    tree = spanning_tree(base.problem, members, distance or coefficient_distance([base.problem, *members]))
+    parents = [parent for _, parent in sorted(tree)]
+    counts = [_count(points, base.problem, member) for member in members]
+    fresh = {"rank": rank, "initializer": initializer, "train_biases": train_biases, "train_output": train_output}
+    shared = {
+        "step_size": step_size,
+        "max_steps": max_steps,
+        "max_seconds": max_seconds,
+        "seed": seed,
+        "compile": compile,
+    }
+    options = {"method": method, "weights": weights, **shared}
+    done: dict[int, Solution] = {}
+    record = None
+    if folder is not None:
+        record = _record(base, members, parents, counts, {**options, **fresh})
+        done = _open(Path(folder), record, base, members)
+
+    def arguments(i: int) -> tuple:
+        parent = _sound(parents[i], parents, done)
+        start = None if parent is None else done[parent]
+        train = partial(finetune, base, members[i], start=start, points=counts[i], **options)
+        return threads, train if start else partial(train, **fresh)
+
+    waiting = [(i, parent if parent not in done else None) for i, parent in tree if i not in done]
+    with tqdm(total=len(members), initial=len(done), desc="members", disable=not progress, dynamic_ncols=True) as bar:
+        for i, solution in in_tree(_solve, waiting, arguments, jobs=jobs):
+            done[i] = _kept(solution, base, members[i], folder, record["members"][i]["folder"] if record else "")
+            bar.set_postfix_str(f"{members[i]!r}: {solution.status}")
+            bar.update()
+    found = tuple(done[i] for i in range(len(members)))
+    return Family(base, found, tuple(_sound(parent, parents, done) for parent in parents), distance)
+
+
+def _solve(threads: int, train: Callable[[], Solution]) -> Solution:
+    """Runs in a worker: what comes back leaves the base there."""
+    with torch_threads(threads):
+        return replace(train(), base=None)
+
+
+def _kept(solution: Solution, base: Solution, problem: Problem, folder: str | Path | None, name: str) -> Solution:
+    """The member with its base again and its seconds noted, written where there is a folder."""
+    settings = {**solution.settings, "seconds": solution.history[-1].seconds}
+    member = replace(solution, base=base, problem=problem, settings=settings)
+    if folder is not None:
+        with whole(Path(folder) / MEMBERS / name) as place:
+            member.save(place)
+    return member
+
+
+def _sound(parent: int | None, parents: Sequence[int | None], done: Mapping[int, Solution]) -> int | None:
+    """The nearest ancestor that did not diverge, from the parent on; None is the base."""
+    while parent is not None and done[parent].status is Status.DIVERGED:
+        parent = parents[parent]
+    return parent
+
+
+def check_members(base: Problem, members: Sequence[Problem], method: str | Method | Optimizer) -> None:
+    """ValueError for what `solve_family` cannot solve."""
+    if not members:
+        raise ValueError("solve_family was given no members; give the problems of the family")
+    varying([base, *members])  # of one class, and dataclasses
+    for i, member in enumerate(members):
+        if member in members[:i]:
+            raise ValueError(f"{member!r} stands twice among the members; give each once")
+    preset = preset_of(method)
+    if preset.trains == "all weights":
+        raise ValueError(
+            f"solve_family keeps one adapter a member, and {method} trains all weights; choose one on factors"
+        )
+    if preset.method.rank_factor != 1:
+        raise ValueError(
+            f"{method} makes its own factors, so no member can start from another's; choose another method"
+        )
+
+
+def _count(points: int | Callable[[Problem], int] | None, base: Problem, member: Problem) -> int:
+    count = layer_points(base, member) if points is None else points(member) if callable(points) else points
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"{count!r} points are to be taken for {member!r}; give a whole number of at least 1")
+    return count
+
+
+def error_of(solution: Solution) -> float | None:
+    """The relative error; None where there is no reference, or it cannot be computed there."""
+    try:
+        return solution.relative_l2()
+    except ValueError:
+        return None
+
+
+def _bytes(member: Solution) -> int:
+    with tempfile.TemporaryDirectory() as place:
+        folder = member.save(Path(place) / "adapter")
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    )
+
+
+def _record(
+    base: Solution,
+    members: Sequence[Problem],
+    parents: Sequence[int | None],
+    points: Sequence[int],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What family.json says: the plan, and what the members are made with."""
+    names, entries = varying([base.problem, *members]), []
+    for i, (member, parent, count) in enumerate(zip(members, parents, points, strict=True)):
+        told = "-".join(f"{name}-{value:.4g}" for name in names if isinstance(value := getattr(member, name), float))
+        folder = re.sub(r"[^A-Za-z0-9.+-]", "-", f"{i + 1:03d}-{told}".rstrip("-"))
+        entries.append({"folder": folder, "parent": parent, "points": count, "problem": describe_problem(member)})
+    plain = {
+        key: value if isinstance(value, (int, float, dict)) or value is None else str(value)
+        for key, value in options.items()
+    }
+    record = {"kind": "family", "base": fingerprint(base.network), "options": plain, "members": entries}
+    return json.loads(json.dumps(record))  # as it is read again
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        record = None
+    if not isinstance(record, dict) or record.get("kind") != "family":
+        raise ValueError(f"{folder} holds no family: there is no {RECORD} in it that describes one")
+    return record
+
+
+def _open(folder: Path, record: dict[str, Any], base: Solution, members: Sequence[Problem]) -> dict[int, Solution]:
+    """Makes the folder, or reads the members that it has of this very family."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        (folder / MEMBERS).mkdir(parents=True)
+        write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        return {}
+    if _read_record(folder) != record:
+        raise ValueError(
+            f"{folder} holds a family of another base, other members or other options; nothing was changed: "
+            "choose another folder"
+        )
+    clear_partial(folder / MEMBERS)
+    places = {i: folder / MEMBERS / entry["folder"] for i, entry in enumerate(record["members"])}
+    return {i: Solution.load(p, base=base, problem=members[i]) for i, p in places.items() if p.is_dir()}

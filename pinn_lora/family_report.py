@@ -1,0 +1,216 @@
+"""Turn a family's results folder into CSV tables, a figure and one self-contained HTML page. Only files are read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pinn_lora.family_figures import MEASURES, plot_family
+from pinn_lora.figures import ReportError, median, number, short
+from pinn_lora.report import embed, write_csv
+
+RECORD = "family_study.json"
+WORKS = 0.25  # an adapter that ends above this share of the zero-shot error did not carry over
+
+Row = dict[str, Any]
+
+
+def is_family(folder: str | Path) -> bool:
+    """Whether a folder holds the results of `pinn-lora family`."""
+    return (Path(folder) / RECORD).is_file()
+
+
+def family_report(folder: str | Path) -> Path:
+    """Writes report.html, its tables as CSV and its figure as PNG; the page's path."""
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ReportError(f"'{folder}' has no {RECORD}: it holds no results of pinn-lora family.") from None
+    if not record["rows"]:
+        raise ReportError(f"'{folder}' has no solved member yet: run the same command again to go on.")
+    key = "relative_l2" if any(row["relative_l2"] is not None for row in record["rows"]) else "residual"
+    seeds, members = seed_rows(record, key), member_rows(record, key)
+    for name, rows in {
+        "family": record["rows"],
+        "scratch": record["scratch"],
+        "seeds": seeds,
+        "members": members,
+    }.items():
+        if rows:
+            write_csv(folder / f"{name}.csv", rows)
+    image = None
+    if len(record["varied"]) <= 2:
+        (folder / "figures").mkdir(exist_ok=True)
+        drawn = plot_family(record["rows"], record["varied"], base=record["bases"][0], scratch=record["scratch"])
+        image = embed(drawn, folder / "figures" / "error-parameter.png", limit=300_000)
+    told = {
+        "record": record,
+        "seeds": seeds,
+        "members": members,
+        "key": key,
+        "measure": MEASURES[key][1],
+        "image": image,
+    }
+    page = _template().render(**told, verdict=verdict(record, seeds, members, key), source=_source(folder))
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _error(row: Row, key: str) -> float:
+    """The error of a row; infinite where the run diverged or there is none."""
+    value = number(row[key])
+    return math.inf if row["status"] == "DIVERGED" or math.isnan(value) else value
+
+
+def _place(row: Row, varied: Sequence[str]) -> tuple:
+    return tuple(row[name] for name in varied)
+
+
+def told(row: Row, varied: Sequence[str]) -> str:
+    """A row's coefficients in words."""
+    return ", ".join(
+        f"{name} = {row[name]:.4g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in varied
+    )
+
+
+def seed_rows(record: Row, key: str) -> list[Row]:
+    """One row a seed: accuracy over its members, seconds, and at how many members adapting is as quick as from scratch.
+
+    With b the base's seconds, a the mean of a member's and s the mean of one from scratch, n members cost b + n a against
+    n s; break_even is the smallest n at which the first is no more.
+    """
+    rows = []
+    for base in record["bases"]:
+        own = [row for row in record["rows"] if row["seed"] == base["seed"]]
+        made = [row for row in record["scratch"] if row["seed"] == base["seed"]]
+        if not own:
+            continue
+        worst = max(own, key=lambda row: _error(row, key))
+        family = math.fsum(row["seconds"] for row in own)
+        scratch = math.fsum(row["seconds"] for row in made) / len(made) if made else math.nan
+        gain = scratch - family / len(own)
+        rows.append(
+            {
+                "seed": base["seed"],
+                "members": len(own),
+                "median": median(_error(row, key) for row in own),
+                "worst": _error(worst, key),
+                "worst_at": told(worst, record["varied"]),
+                "diverged": sum(row["status"] == "DIVERGED" for row in own),
+                "base": number(base[key]),
+                "base_seconds": base["seconds"],
+                "family_seconds": family,
+                "scratch_seconds": scratch,
+                "share": family / (scratch * len(own)),
+                "share_with_base": (family + base["seconds"]) / (scratch * len(own)),
+                "break_even": math.ceil(base["seconds"] / gain) if gain > 0 else None,
+            }
+        )
+    return rows
+
+
+def member_rows(record: Row, key: str) -> list[Row]:
+    """One row a member, medians over the seeds; `to_base` is its error over the base's on its own problem."""
+    varied, rows = record["varied"], []
+    base = median(number(base[key]) for base in record["bases"])
+    for place in dict.fromkeys(_place(row, varied) for row in record["rows"]):
+        own = [row for row in record["rows"] if _place(row, varied) == place]
+        made = [_error(row, key) for row in record["scratch"] if _place(row, varied) == place]
+        errors = [_error(row, key) for row in own]
+        zero_shot = median(number(row[MEASURES[key][0]]) for row in own)
+        rows.append(
+            {
+                **dict(zip(varied, place, strict=True)),
+                "started_from": "; ".join(dict.fromkeys(row["started_from"] for row in own)),
+                "points": own[0]["points"],
+                "seeds": len(own),
+                "zero_shot": zero_shot,
+                "error": median(errors),
+                "error_min": min(errors),
+                "error_max": max(errors),
+                "to_base": median(errors) / base,
+                "from_scratch": median(made),
+                "carries_over": max(errors) < WORKS * zero_shot,
+                "seconds": median(row["seconds"] for row in own),
+                "bytes": max(row["bytes"] for row in own),
+                "status": ", ".join(dict.fromkeys(row["status"] for row in own)),
+            }
+        )
+    first = varied[0]
+    return sorted(rows, key=lambda row: (isinstance(row[first], str), row[first]))
+
+
+def verdict(record: Row, seeds: Sequence[Row], members: Sequence[Row], key: str) -> list[str]:
+    """What the data say, in sentences."""
+    varied, measure = record["varied"], MEASURES[key][1]
+    worst = max(members, key=lambda row: row["error_max"])
+    largest = max(row["bytes"] for row in record["rows"])
+    said = [
+        f"Over {len(members)} members the median of the {measure} (last iterate, median over {_count(len(seeds), 'seed')}) is "
+        f"{short(median(row['error'] for row in members))}; the largest of any member and seed is {short(worst['error_max'])}, "
+        f"at {told(worst, varied)}. The base used unchanged has a median of "
+        f"{short(median(row['zero_shot'] for row in members))}. The largest adapter takes {largest / 1000:.1f} kB on disk."
+    ]
+    timed = [row for row in seeds if not math.isnan(row["share"])]
+    if timed:
+        share, charged = (100 * median(row[name] for row in timed) for name in ("share", "share_with_base"))
+        even = [row["break_even"] for row in timed]
+        least = "never" if None in even else f"from {max(even)} members on"
+        said.append(
+            f"Adapting takes {share:.1f} % of the seconds of training each member from scratch, {charged:.1f} % with the "
+            f"base's pretraining charged (medians over seeds; from scratch measured on "
+            f"{_count(len(record['scratch']), 'run')}); it is as quick {least}."
+        )
+    return [*said, *_carried(members, varied)]
+
+
+def _carried(members: Sequence[Row], varied: Sequence[str]) -> list[str]:
+    """Where adapting falls behind, and by how much."""
+    lost = [row for row in members if not row["carries_over"]]
+    said = []
+    if lost:
+        places = "; ".join(
+            f"{told(row, varied)}: {short(row['error_max'])} against {short(row['zero_shot'])}" for row in lost
+        )
+        said.append(
+            f"LoRA does not carry over to {len(lost)} of {len(members)} members (above a quarter of zero-shot): {places}."
+        )
+    else:
+        said.append("In every member and seed the error falls below a quarter of zero-shot.")
+    behind = sorted((row for row in members if row["to_base"] > 1), key=lambda row: -row["to_base"])[:3]
+    if behind:
+        places = "; ".join(_behind(row, varied) for row in behind)
+        said.append(f"Against the base on its own problem the accuracy falls most at {places}.")
+    return said
+
+
+def _behind(row: Row, varied: Sequence[str]) -> str:
+    factor = "diverged" if math.isinf(row["to_base"]) else f"{row['to_base']:.3g} times its error"
+    scratch = "" if math.isnan(row["from_scratch"]) else f", from scratch {short(row['from_scratch'])}"
+    return f"{told(row, varied)} ({factor}{scratch})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _source(folder: Path) -> str:
+    path = folder / "config.toml"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = lambda value: short(number(value))
+    environment.filters["amount"] = lambda value: "–" if value is None or value != value else f"{value:,.3g}"
+    environment.filters["percent"] = lambda value: "–" if value != value else f"{100 * value:.1f} %"
+    environment.globals["told"] = told
+    return environment.get_template("family_template.html")

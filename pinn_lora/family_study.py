@@ -1,0 +1,202 @@
+"""A family's study: from a checked config to a results folder. An interrupted one is continued by running it again.
+
+family_study.json, config.toml      what was asked, with versions and machine, and every number of the report
+seed-<n>/base/                      the pretrained solution
+seed-<n>/family/                    one adapter a member, as `Family.save` writes them
+seed-<n>/scratch/<member>/          members trained from scratch, to compare with
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pinn_lora.about import machine, versions
+from pinn_lora.adapters import read_notes
+from pinn_lora.config import ConfigError
+from pinn_lora.family import Family, check_members, error_of, solve_family
+from pinn_lora.family_config import FamilyConfig, check_family
+from pinn_lora.folders import clear_partial, whole, write_atomically
+from pinn_lora.lora import adapt
+from pinn_lora.neighbours import varying
+from pinn_lora.network import MLP
+from pinn_lora.problem import Problem
+from pinn_lora.results import now
+from pinn_lora.solution import Solution, Status
+from pinn_lora.training import pretrain
+from pinn_lora.workers import each, torch_threads
+
+RECORD = "family_study.json"
+
+
+def run_family(
+    config: FamilyConfig,
+    folder: str | Path,
+    *,
+    command: str,
+    source: str,
+    origin: str | Path = ".",
+    progress: bool = True,
+) -> Path:
+    """Makes what is missing of a family into `folder`: for every seed a base, its adapters, and `from_scratch` members
+    trained from scratch. ConfigError for what cannot be solved and for a folder that holds something else."""
+    folder = Path(folder)
+    base, members = _plan(config, origin)
+    started = _open(folder, config, source)
+    told = {"command": command, "started": started}
+    bases = [(config, base, folder / f"seed-{seed}" / "base", seed) for seed in config.seeds]
+    _make(bases, config, "bases", progress)
+    rows: list[dict[str, Any]] = []
+    for seed in config.seeds:
+        place = folder / f"seed-{seed}"
+        family = _solve(config, Solution.load(place / "base", problem=base), members, place / "family", seed, progress)
+        rows += [{"seed": seed, **row} for row in family.table()]
+        _write(folder, config, told, base, members, rows)
+    chosen = _chosen(config, base, members)
+    scratch = [
+        (config, members[i], folder / f"seed-{seed}" / "scratch" / f"{i + 1:03d}", seed)
+        for seed in config.seeds
+        for i in chosen
+    ]
+    _make(scratch, config, "from scratch", progress)
+    _write(folder, config, {**told, "finished": now()}, base, members, rows)
+    return folder
+
+
+def _plan(config: FamilyConfig, origin: str | Path) -> tuple[Problem, list[Problem]]:
+    """The problems, once all is known to fit: ConfigError before anything is written or trained."""
+    base, members = config.problems(origin=origin)
+    try:
+        check_members(base, members, config.method)
+        adapt(_network(config, base), rank=config.rank)
+        known = [name for name, _, _ in base.terms()]
+        for name in config.weights:
+            if name not in known:
+                raise ValueError(f"there is no loss term {name!r} to weigh (terms: {', '.join(known)})")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return base, members
+
+
+def _network(config: FamilyConfig, problem: Problem) -> MLP:
+    fields, periodic = len(problem.fields), problem.periodic
+    return MLP(problem.domain, fields=fields, width=config.width, depth=config.depth, periodic=periodic)
+
+
+def _open(folder: Path, config: FamilyConfig, source: str) -> str:
+    """Makes the folder, or checks that it holds this very family; when it was begun."""
+    held = folder / RECORD
+    if held.is_file():
+        record = json.loads(held.read_text())
+        if check_family(record["config"], where=RECORD) != config:
+            raise ConfigError(f"{folder} holds a family of another config; nothing was changed: choose another --out")
+        for place in folder.glob("seed-*"):
+            clear_partial(place)
+            clear_partial(place / "scratch")
+        return record["started"]
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(source)
+    started = now()
+    write_atomically(held, json.dumps({"config": _plain(config), "started": started, "rows": []}, indent=1) + "\n")
+    return started
+
+
+def _plain(config: FamilyConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _make(calls: list[tuple], config: FamilyConfig, what: str, progress: bool) -> None:
+    """Pretrains what is not there yet of (config, problem, place, seed)."""
+    missing = [call for call in calls if not call[2].is_dir()]
+    try:
+        each(_pretrain, missing, jobs=config.jobs, what=what, progress=progress)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _pretrain(config: FamilyConfig, problem: Problem, place: Path, seed: int, *, progress: bool) -> str:
+    shape = {"width": config.width, "depth": config.depth, "weights": config.weights, "seed": seed}
+    options = config.pretrain.model_dump(exclude_none=True)
+    with torch_threads(config.threads):
+        solution = pretrain(problem, compile=config.compile, progress=progress, **shape, **options)
+    if place.name == "base" and solution.status is Status.DIVERGED:
+        raise ValueError(f"pretraining of {problem!r} diverged with seed {seed}; no member was solved")
+    with whole(place) as target:
+        solution.save(target)
+    return f"{problem!r}: loss {solution.history[-1].held_out_loss:.1e}"
+
+
+def _solve(
+    config: FamilyConfig, base: Solution, members: list[Problem], place: Path, seed: int, progress: bool
+) -> Family:
+    names = ("method", "rank", "jobs", "threads", "points", "initializer", "train_biases", "train_output", "step_size")
+    names += ("max_steps", "max_seconds", "weights", "compile")
+    options = {name: getattr(config, name) for name in names}
+    try:
+        return solve_family(base, members, folder=place, seed=seed, progress=progress, **options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _chosen(config: FamilyConfig, base: Problem, members: list[Problem]) -> list[int]:
+    """Which members are also trained from scratch: evenly spread, both ends included, in the order of their coefficients."""
+    varied = list(varying([base, *members]))
+    order = sorted(range(len(members)), key=lambda i: [getattr(members[i], name) for name in varied])
+    places = np.linspace(0, len(order) - 1, config.from_scratch).round().astype(int)
+    return sorted({order[place] for place in places})
+
+
+def _write(
+    folder: Path,
+    config: FamilyConfig,
+    told: dict[str, Any],
+    base: Problem,
+    members: list[Problem],
+    rows: list[dict[str, Any]],
+) -> None:
+    """Every number of the report into family_study.json; of what is not there yet nothing is said."""
+    varied = list(varying([base, *members]))
+    bases, scratch = [], []
+    for seed in config.seeds:
+        place = folder / f"seed-{seed}"
+        bases.append({"seed": seed, **_pretrained(place / "base", base, varied)})
+        for path in sorted(place.glob("scratch/[0-9]*")):
+            scratch.append({"seed": seed, **_pretrained(path, members[int(path.name) - 1], varied)})
+    record = {
+        "config": _plain(config),
+        "finished": None,
+        **told,
+        "versions": versions(),
+        "machine": {**machine("cpu"), "threads": config.threads, "jobs": config.jobs},
+        "base": repr(base),
+        "varied": varied,
+        "planned": {"members": len(members) * len(config.seeds), "scratch": config.from_scratch * len(config.seeds)},
+        "bases": _finite(bases),
+        "rows": _finite(rows),
+        "scratch": _finite(scratch),
+    }
+    write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def _finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as JSON can hold them: None where a number is not finite."""
+    return [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+
+
+def _pretrained(place: Path, problem: Problem, varied: list[str]) -> dict[str, Any]:
+    """The row of a solution that was trained from scratch, from its folder."""
+    solution, notes = Solution.load(place, problem=problem), read_notes(place)
+    return {
+        **{name: getattr(problem, name) for name in varied},
+        "relative_l2": error_of(solution),
+        "residual": solution.residual_norms()["residual"],
+        "status": str(solution.status),
+        "seconds": notes["seconds"],
+        "points": solution.settings["points"],
+    }

@@ -1,0 +1,241 @@
+"""Families: what starts from what, accuracy against the true solutions, the same numbers in any number of processes, and
+folders that are continued."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+from pinn_lora.problems.reaction import Reaction
+
+import pinn_lora as pl
+
+RATES = (4.0, 2.5, 1.2, 3.2)  # the base is at 2: 2.5 -> 3.2 -> 4.0, and 1.2
+SHORT = {"rank": 3, "points": 200, "max_steps": 12, "train_output": True}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return pl.pretrain(Reaction(rho=2.0), width=10, depth=3, max_steps=60, points=400)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("family") / "reaction"
+
+
+@pytest.fixture(scope="module")
+def family(base, folder):
+    return pl.solve_family(base, [Reaction(rho=r) for r in RATES], folder=folder, **SHORT)
+
+
+def final(solution):
+    return solution.network.state_dict()
+
+
+def same(a, b):
+    a, b = final(a), final(b)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_every_member_is_near_its_true_solution(family):
+    for member, rate in zip(family.members, RATES, strict=True):
+        assert member.problem == Reaction(rho=rate) and member.base is family.base
+        # twelve steps end at 7e-4 to 1.1e-2, 20 to 170 times below zero-shot; the base itself has 1e-3
+        assert member.relative_l2() < min(2e-2, member.compare_to_base() / 10)
+
+
+def test_each_starts_from_its_nearest_solved_neighbour(family):
+    assert family.parents == (3, None, None, 1)
+    for member, parent in zip(family.members, family.parents, strict=True):
+        start = family.base if parent is None else family.members[parent]
+        assert member.history[0].relative_l2 == pl.Solution(member.problem, start.network).relative_l2()
+        assert member.settings.get("start") == (None if parent is None else repr(start.problem))
+
+
+def test_two_processes_give_the_same_numbers(family, base):
+    again = pl.solve_family(base, [Reaction(rho=r) for r in RATES], jobs=2, **SHORT)
+    assert again.parents == family.parents
+    assert all(same(a, b) for a, b in zip(again.members, family.members, strict=True))
+    assert all(a.base is base for a in again.members)
+
+
+def test_threads_and_the_base_are_as_before(base):
+    before, weights = torch.get_num_threads(), {name: value.clone() for name, value in final(base).items()}
+    pl.solve_family(base, [Reaction(rho=2.1)], threads=2, rank=1, points=64, max_steps=1)
+    assert torch.get_num_threads() == before
+    assert all(torch.equal(value, weights[name]) for name, value in final(base).items())
+
+
+def test_a_family_is_one_adapter_a_member_on_disk(family, folder, base):
+    record = json.loads((folder / "family.json").read_text())
+    names = [entry["folder"] for entry in record["members"]]
+    assert names[0] == "001-rho-4" and sorted(names) == sorted(path.name for path in (folder / "members").iterdir())
+    for name, row in zip(names, family.table(), strict=True):
+        files = list((folder / "members" / name).iterdir())
+        assert "adapter_model.safetensors" in {path.name for path in files}
+        assert sum(path.stat().st_size for path in files) == row["bytes"] < 30_000
+    again = pl.Family.load(folder, base=base)
+    assert again.parents == family.parents
+    assert all(same(a, b) for a, b in zip(again.members, family.members, strict=True))
+    assert again.table() == family.table(), "seconds, points and status too"
+
+
+def test_a_saved_family_is_loaded_again(family, base, tmp_path):
+    again = pl.Family.load(family.save(tmp_path / "copy"), base=base)
+    assert again.table() == family.table()
+    with pytest.raises(FileExistsError, match="is not empty; nothing was written"):
+        family.save(tmp_path / "copy")
+    assert pl.Family.load(again.save(tmp_path / "second"), base=base).table() == family.table()
+
+
+def test_a_second_call_makes_only_what_is_missing(family, folder, base):
+    places = sorted((folder / "members").iterdir())
+    stamps = {path: (path / "pinn_lora.json").stat().st_mtime_ns for path in places}
+    lost = folder / "members" / "004-rho-3.2"
+    for path in lost.iterdir():
+        path.unlink()
+    lost.rmdir()
+    (folder / "members" / ".partial-killed").mkdir()
+    with pytest.raises(ValueError, match=r"lacks 1 of 4 members, the first is 004-rho-3\.2; solve_family"):
+        pl.Family.load(folder, base=base)
+    again = pl.solve_family(base, [Reaction(rho=r) for r in RATES], folder=folder, **SHORT)
+    assert all(same(a, b) for a, b in zip(again.members, family.members, strict=True))
+    assert sorted((folder / "members").iterdir()) == places
+    for path, stamp in stamps.items():
+        assert ((path / "pinn_lora.json").stat().st_mtime_ns == stamp) == (path != lost)
+
+
+def test_a_folder_of_another_family_or_of_something_else_is_left_alone(family, folder, base, tmp_path):
+    members = [Reaction(rho=r) for r in RATES]
+    for changed in ({"seed": 1}, {"points": 201}, {"rank": 2}):
+        with pytest.raises(ValueError, match="other members or other options; nothing was changed: choose another"):
+            pl.solve_family(base, members, folder=folder, **{**SHORT, **changed})
+    with pytest.raises(ValueError, match="other members or other options"):
+        pl.solve_family(base, members[:2], folder=folder, **SHORT)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no family"):
+        pl.solve_family(base, members, folder=tmp_path, **SHORT)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    other = pl.pretrain(Reaction(rho=2.0), width=10, depth=3, max_steps=1, points=64, seed=1)
+    with pytest.raises(ValueError, match="was made from another base"):
+        pl.Family.load(folder, base=other)
+    with pytest.raises(ValueError, match="holds 4 members, and 1 problems are given"):
+        pl.Family.load(folder, base=base, problems=members[:1])
+
+
+def test_the_table_says_what_the_solutions_say(family, tmp_path):
+    rows = family.table()
+    for row, member in zip(rows, family.members, strict=True):
+        assert row["rho"] == member.problem.rho
+        assert (row["relative_l2"], row["zero_shot"]) == (member.relative_l2(), member.compare_to_base())
+        assert row["residual"] == member.residual_norms()["residual"] < row["zero_shot_residual"]
+        assert (row["status"], row["points"]) == (str(member.status), 200)
+        assert row["seconds"] == member.history[-1].seconds > 0
+    assert [row["started_from"] for row in rows] == ["rho=3.2", "base", "base", "rho=2.5"]
+    with family.write_csv(tmp_path / "family.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert [float(row["relative_l2"]) for row in read] == [row["relative_l2"] for row in rows]
+    assert family.plot(tmp_path / "family.png").stat().st_size > 5000
+
+
+def test_an_unseen_parameter_is_answered_by_a_few_steps_from_the_nearest(family):
+    near = family.nearest(2.8)
+    assert near is family.members[1] or near is family.members[3]
+    found = family.solve(2.8)
+    assert found.settings["start"] == repr(near.problem) and found.history[-1].step <= 20
+    unchanged = pl.Solution(found.problem, near.network).relative_l2()
+    assert found.relative_l2() < min(1e-2, unchanged / 5)  # 3e-3 and a thirteenth
+    points = found.problem.domain.sample(50, seed=1).numpy()
+    values = family.predict(2.8, points)
+    assert np.array_equal(values, found.predict(points))
+    truth = Reaction(rho=2.8).reference_values(torch.from_numpy(points))
+    assert np.linalg.norm(values - truth) < 2e-2 * np.linalg.norm(truth)
+    assert np.array_equal(family.predict(Reaction(rho=2.8), points), values)
+    assert np.array_equal(family.predict({"rho": 2.8}, points), values)
+    assert family.solve(4.0) is family.members[0], "a member is its own answer"
+
+
+@dataclass(frozen=True)
+class Loud(Reaction):
+    """The same equation with its residual `gain` times as large: a step of plain descent has a limit of 1 / gain^2."""
+
+    gain: float = 1.0
+
+    def residual(self, p, u):
+        return self.gain * super().residual(p, u)
+
+
+def test_a_member_that_diverged_is_kept_and_is_no_start(base):
+    loud = replace(base, problem=Loud(rho=2.0))
+    members = [Loud(rho=2.2), Loud(rho=2.4, gain=1e4), Loud(rho=2.6, gain=1.5)]
+    distance = lambda a, b: abs(a.rho - b.rho)  # noqa: E731
+    options = {"method": "lora-sgd", "step_size": 1e-3, "points": 100, "max_steps": 20, "distance": distance}
+    family = pl.solve_family(loud, members, rank=2, **options)
+    assert [member.status for member in family.members] == ["COMPLETED", "DIVERGED", "COMPLETED"]
+    assert family.parents == (None, 0, 0), "the second's child starts from the first"
+    assert family.members[2].settings["start"] == repr(members[0])
+    assert family.table()[1]["status"] == "DIVERGED"
+    assert family.nearest(Loud(rho=2.45)) is family.members[2]
+    broken = pl.solve_family(loud, members[1:2], rank=2, **options)
+    with pytest.raises(ValueError, match="every member of this family diverged"):
+        broken.nearest(members[0])
+
+
+def test_points_are_a_rule_or_a_number(base):
+    def points(members, **options):
+        family = pl.solve_family(base, members, rank=1, max_steps=1, **options)
+        return [member.settings["points"] for member in family.members]
+
+    members = [Reaction(rho=2.1), Reaction(rho=2.2)]
+    assert points(members, points=64) == [64, 64]
+    assert points(members, points=lambda problem: round(100 * problem.rho)) == [210, 220]
+
+
+def test_thin_layers_get_more_points_by_default(base):
+    @dataclass(frozen=True)
+    class Thin(Reaction):
+        @property
+        def layer_width(self):
+            return 1.0 / self.rho
+
+    family = pl.solve_family(replace(base, problem=Thin(rho=2.0)), [Thin(rho=3.0), Thin(rho=1.0)], rank=1, max_steps=1)
+    assert [member.settings["points"] for member in family.members] == [4500, 3000]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"members": []}, "solve_family was given no members"),
+        ({"members": [Reaction(rho=3.0), Reaction(rho=3.0)]}, r"Reaction\(rho=3.0.* stands twice among the members"),
+        ({"members": [Burgers()]}, "a family is of one class, and here are Reaction and Burgers"),
+        ({"method": "full-lm"}, "keeps one adapter a member, and full-lm trains all weights"),
+        ({"method": "od-lora"}, "od-lora makes its own factors, so no member can start from another's"),
+        ({"points": 0}, "0 points are to be taken for Reaction"),
+        ({"points": 2.5}, "2.5 points"),
+        ({"jobs": 0}, "jobs is 0 and threads 1; each must be at least 1"),
+        ({"method": "lora-admm"}, "there is no method"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_nothing_is_written(base, tmp_path, arguments, sentence):
+    given = {"members": [Reaction(rho=3.0)], "max_steps": 1, **arguments}
+    with pytest.raises(ValueError, match=sentence) as raised:
+        pl.solve_family(base, given.pop("members"), folder=tmp_path / "new", **given)
+    assert "\n" not in str(raised.value) and not (tmp_path / "new").exists()
+
+
+def test_without_a_reference_residuals_are_told(base):
+    @dataclass(frozen=True)
+    class Unknown(Reaction):
+        reference = pl.Problem.reference
+
+    family = pl.solve_family(
+        replace(base, problem=Unknown(rho=2.0)), [Unknown(rho=2.3)], rank=2, max_steps=5, points=100
+    )
+    (row,) = family.table()
+    assert row["relative_l2"] is None and row["zero_shot"] is None
+    assert 0 < row["residual"] < row["zero_shot_residual"] and not math.isnan(row["residual"])

@@ -1,0 +1,75 @@
+"""The figure of a family: what is drawn where."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pinn_lora.family_figures import plot_family
+
+BASE = {"nu": 0.01, "c": 1.0, "relative_l2": 5e-5, "residual": 1e-3}
+
+
+def row(nu, error, *, c=1.0, seed=0, status="COMPLETED", zero_shot=0.1):
+    return {
+        "nu": nu,
+        "c": c,
+        "relative_l2": error,
+        "zero_shot": zero_shot,
+        "residual": 2e-3,
+        "zero_shot_residual": 0.5,
+        "status": status,
+        "seed": seed,
+    }
+
+
+def line(axes, start):
+    return next(drawn for drawn in axes.get_lines() if str(drawn.get_label()).startswith(start))
+
+
+def test_median_and_zero_shot_over_a_logarithmic_parameter():
+    rows = [row(nu, error, seed=s) for nu in (0.04, 0.02) for s, error in enumerate((1e-4 * nu, 3e-4 * nu, 9e-4 * nu))]
+    (axes,) = plot_family(rows, ["nu"], base=BASE, scratch=[row(0.04, 7e-5)]).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    adapted = line(axes, "adapted: median of 3 seeds")
+    np.testing.assert_allclose(adapted.get_xdata(), [0.02, 0.04])
+    np.testing.assert_allclose(adapted.get_ydata(), [6e-6, 1.2e-5], rtol=1e-12)
+    np.testing.assert_allclose(line(axes, "zero-shot").get_ydata(), [0.1, 0.1])
+    np.testing.assert_allclose(line(axes, "trained from scratch").get_ydata(), [7e-5])
+    np.testing.assert_allclose(line(axes, "the base, on its own").get_xdata(), [0.01])
+
+
+def test_a_coefficient_of_either_sign_has_a_linear_axis():
+    (axes,) = plot_family([row(-1.0, 1e-3), row(1.0, 1e-3)], ["nu"], base=BASE).axes
+    assert axes.get_xscale() == "linear"
+
+
+def test_what_diverged_is_a_cross_and_no_median():
+    rows = [row(0.02, 1e-3), row(0.04, math.nan, status="DIVERGED")]
+    (axes,) = plot_family(rows, ["nu"], base=BASE).axes
+    np.testing.assert_allclose(line(axes, "diverged").get_xdata(), [0.04])
+    assert math.isnan(line(axes, "adapted").get_ydata()[1])
+
+
+def test_without_a_reference_residuals_are_drawn():
+    rows = [{**row(nu, None), "zero_shot": None} for nu in (0.02, 0.04)]
+    (axes,) = plot_family(rows, ["nu"], base={**BASE, "relative_l2": None}).axes
+    assert "residual" in axes.get_ylabel()
+    np.testing.assert_allclose(line(axes, "adapted").get_ydata(), [2e-3, 2e-3])
+    np.testing.assert_allclose(line(axes, "zero-shot").get_ydata(), [0.5, 0.5])
+
+
+def test_two_coefficients_are_a_picture_in_colour_with_zero_shot_beside_it():
+    rows = [row(0.02, 1e-3, c=2.0), row(0.04, 4e-3, c=3.0), row(0.05, math.nan, c=4.0, status="DIVERGED")]
+    figure = plot_family(rows, ["nu", "c"], base=BASE)
+    before, after = figure.axes[:2]
+    np.testing.assert_allclose(before.collections[0].get_array(), [0.1, 0.1])
+    np.testing.assert_allclose(after.collections[0].get_array(), [1e-3, 4e-3])
+    np.testing.assert_allclose(after.collections[0].get_offsets(), [[0.02, 2.0], [0.04, 3.0]])
+    assert before.collections[0].norm is after.collections[0].norm
+    np.testing.assert_allclose(line(after, "diverged").get_xdata(), [0.05])
+
+
+def test_more_coefficients_are_refused():
+    with pytest.raises(ValueError, match="in which one or two coefficients vary; here: a, b, c"):
+        plot_family([row(0.02, 1e-3)], ["a", "b", "c"], base=BASE)

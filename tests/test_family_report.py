@@ -1,0 +1,140 @@
+"""The report of a family: its numbers by hand, what it says of failures, and what it refuses."""
+
+import json
+import math
+
+import pytest
+
+from pinn_lora.family_report import family_report, is_family, member_rows, seed_rows, verdict
+from pinn_lora.figures import ReportError
+
+
+def row(seed, nu, error, *, status="COMPLETED", seconds=4.0, zero_shot=0.1):
+    told = {"started_from": "base", "points": 3000, "zero_shot_residual": 1.0, "residual": 0.01, "bytes": 4000}
+    return {
+        "seed": seed,
+        "nu": nu,
+        "relative_l2": error,
+        "zero_shot": zero_shot,
+        "status": status,
+        "seconds": seconds,
+        **told,
+    }
+
+
+def pretrained(seed, nu, error, seconds):
+    told = {"residual": 1e-3, "status": "COMPLETED", "points": 3000}
+    return {"seed": seed, "nu": nu, "relative_l2": error, "seconds": seconds, **told}
+
+
+@pytest.fixture
+def record():
+    return {
+        "config": {"title": "A family", "description": "Of two.", "seeds": [0, 1]},
+        "command": "pinn-lora family x.toml",
+        "started": "then",
+        "finished": "now",
+        "versions": {"torch": "2"},
+        "machine": {"processor": "p", "cores": 2, "threads": 1, "jobs": 1},
+        "base": "Burgers(nu=0.01)",
+        "varied": ["nu"],
+        "planned": {"members": 4, "scratch": 2},
+        "bases": [pretrained(0, 0.01, 1e-4, 50.0), pretrained(1, 0.01, 1e-4, 70.0)],
+        "rows": [
+            row(0, 0.02, 1e-4),
+            row(0, 0.005, 9e-4, seconds=6.0),
+            row(1, 0.02, 3e-4),
+            row(1, 0.005, 5e-4, seconds=8.0),
+        ],
+        "scratch": [pretrained(0, 0.005, 2e-4, 40.0), pretrained(1, 0.005, 4e-4, 60.0)],
+    }
+
+
+def write(record, folder):
+    (folder / "family_study.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_seconds_and_break_even_of_a_seed(record):
+    first, second = seed_rows(record, "relative_l2")
+    assert (first["family_seconds"], first["scratch_seconds"]) == (10.0, 40.0)
+    assert first["share"] == pytest.approx(10 / 80) and first["share_with_base"] == pytest.approx(60 / 80)
+    assert first["break_even"] == 2  # 50 + 5 n <= 40 n from 10/7 on
+    assert second["break_even"] == 2  # 70 + 6 n <= 60 n from 70/54 on
+    assert (first["median"], first["worst"], first["worst_at"]) == (pytest.approx(5e-4), 9e-4, "nu = 0.005")
+
+
+@pytest.mark.parametrize("base_seconds", [1.0, 35.0, 50.0, 70.5, 700.0])
+def test_break_even_is_the_smallest_family_that_is_no_slower(record, base_seconds):
+    record["bases"][0]["seconds"] = base_seconds
+    found = seed_rows(record, "relative_l2")[0]["break_even"]
+    slower = [n for n in range(1, 100) if base_seconds + 5.0 * n > 40.0 * n]
+    assert found == len(slower) + 1
+
+
+def test_adapting_that_is_slower_than_from_scratch_never_breaks_even(record):
+    for made in record["scratch"]:
+        made["seconds"] = 3.0
+    assert [row["break_even"] for row in seed_rows(record, "relative_l2")] == [None, None]
+    assert "as quick never" in " ".join(verdict(record, *tables(record)))
+
+
+def tables(record, key="relative_l2"):
+    return seed_rows(record, key), member_rows(record, key), key
+
+
+def test_members_have_medians_and_how_much_is_lost_to_the_base(record):
+    thin, wide = member_rows(record, "relative_l2")
+    assert (thin["nu"], wide["nu"]) == (0.005, 0.02)
+    assert thin["error"] == pytest.approx(7e-4) and (thin["error_min"], thin["error_max"]) == (5e-4, 9e-4)
+    assert thin["to_base"] == pytest.approx(7.0) and thin["from_scratch"] == pytest.approx(3e-4)
+    assert math.isnan(wide["from_scratch"]) and wide["carries_over"] and thin["seconds"] == 7.0
+    said = " ".join(verdict(record, *tables(record)))
+    assert "is 4.5e-4; the largest of any member and seed is 9.0e-4, at nu = 0.005" in said
+    assert "In every member and seed the error falls below a quarter of zero-shot" in said
+    assert "falls most at nu = 0.005 (7 times its error, from scratch 3.0e-4)" in said
+
+
+def test_what_did_not_carry_over_is_named_with_its_numbers(record):
+    record["rows"][1]["relative_l2"], record["rows"][3]["status"] = 0.03, "DIVERGED"
+    thin, _ = member_rows(record, "relative_l2")
+    assert not thin["carries_over"] and thin["error"] == math.inf
+    said = " ".join(verdict(record, *tables(record)))
+    assert "LoRA does not carry over to 1 of 2 members" in said and "nu = 0.005: diverged against 1.0e-1" in said
+
+
+def test_one_seed_that_fails_is_enough_not_to_carry_over(record):
+    record["rows"][3]["relative_l2"] = 0.026
+    thin, wide = member_rows(record, "relative_l2")
+    assert not thin["carries_over"] and wide["carries_over"]
+
+
+def test_without_references_residuals_are_compared(record, tmp_path):
+    for entry in record["rows"] + record["bases"] + record["scratch"]:
+        entry["relative_l2"] = None
+    thin, _ = member_rows(record, "residual")
+    assert thin["error"] == 0.01 and thin["zero_shot"] == 1.0 and thin["to_base"] == pytest.approx(10.0)
+    assert "root mean square of the residual" in family_report(write(record, tmp_path)).read_text()
+
+
+def test_a_page_before_the_end_says_so_and_works_without_anything_from_scratch(record, tmp_path):
+    record |= {"finished": None, "scratch": [], "rows": record["rows"][:2]}
+    page = family_report(write(record, tmp_path)).read_text()
+    assert "not finished: 2 of 4 members are solved and 0 of 2 trained from scratch" in page
+    assert "of the seconds of training" not in page
+
+
+def test_markup_in_a_title_is_text(record, tmp_path):
+    record["config"]["title"] = "<script>alert(1)</script>"
+    page = family_report(write(record, tmp_path)).read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def test_what_is_no_family_is_refused(record, tmp_path):
+    assert not is_family(tmp_path)
+    with pytest.raises(ReportError, match=r"has no family_study\.json: it holds no results"):
+        family_report(tmp_path)
+    write({**record, "rows": []}, tmp_path)
+    assert is_family(tmp_path)
+    with pytest.raises(ReportError, match="has no solved member yet"):
+        family_report(tmp_path)

@@ -1,0 +1,151 @@
+"""A family from its config to its results folder: what is made, what is continued, what is left alone."""
+
+import json
+import re
+import tomllib
+
+import pytest
+from pinn_lora.problems.reaction import Reaction
+
+import pinn_lora as pl
+from pinn_lora.cli import main
+from pinn_lora.config import ConfigError
+from pinn_lora.family_config import check_family
+from pinn_lora.family_report import family_report
+from pinn_lora.family_study import run_family
+
+TINY = """
+name = "tiny"
+title = "Tiny family"
+problem = "reaction"
+base = { rho = 2.0 }
+vary = { rho = { from = 1.5, to = 3.0, count = 3 } }
+width = 8
+depth = 3
+rank = 2
+points = 100
+max_steps = 8
+pretrain = { max_steps = 25, points = 200 }
+from_scratch = 2
+seeds = [0, 1]
+"""
+
+
+def run(folder, text=TINY):
+    config = check_family(tomllib.loads(text), where="tiny.toml")
+    return run_family(config, folder, command="pinn-lora family tiny.toml", source=text, progress=False)
+
+
+def record_of(folder):
+    return json.loads((folder / "family_study.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("study") / "tiny")
+
+
+def test_every_seed_has_a_base_its_members_and_what_it_is_compared_with(finished):
+    record = record_of(finished)
+    assert record["finished"] and record["command"] == "pinn-lora family tiny.toml"
+    assert record["planned"] == {"members": 6, "scratch": 4} and record["varied"] == ["rho"]
+    assert (finished / "config.toml").read_text() == TINY
+    assert {"torch", "deepxde", "pinn_lora", "python"} <= set(record["versions"])
+    assert [(row["seed"], row["rho"]) for row in record["scratch"]] == [(0, 1.5), (0, 3.0), (1, 1.5), (1, 3.0)]
+    for seed, base_row in zip((0, 1), record["bases"], strict=True):
+        place = finished / f"seed-{seed}"
+        base = pl.Solution.load(place / "base")
+        assert base.problem == Reaction(rho=2.0) and base.settings["seed"] == seed
+        assert base_row["relative_l2"] == base.relative_l2() and base_row["seconds"] > 0
+        family = pl.Family.load(place / "family", base=base)
+        rows = [{k: v for k, v in row.items() if k != "seed"} for row in record["rows"] if row["seed"] == seed]
+        assert rows == family.table()
+        for member in (family.members[0], family.members[2]):  # the base of so few steps has 1e-2 to 3e-2 itself
+            assert member.relative_l2() < member.compare_to_base() / 2
+    for row, number in zip(record["scratch"], (1, 3, 1, 3), strict=True):
+        made = pl.Solution.load(finished / f"seed-{row['seed']}" / "scratch" / f"{number:03d}")
+        assert made.problem == Reaction(rho=row["rho"]) and made.relative_l2() == row["relative_l2"]
+
+
+def test_running_again_makes_only_what_is_missing(finished):
+    before = record_of(finished)
+    stamps = {path: path.stat().st_mtime_ns for path in finished.rglob("pinn_lora.json")}
+    lost = [finished / "seed-1" / "scratch" / "003", finished / "seed-0" / "family" / "members" / "003-rho-3"]
+    for folder in lost:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    left = finished / "seed-0" / ".partial-killed"
+    left.mkdir()
+    run(finished)
+    after = record_of(finished)
+    assert not left.exists()
+    changed = {path.parent for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
+    assert changed == set(lost)
+    for a, b in zip(before["rows"] + before["scratch"], after["rows"] + after["scratch"], strict=True):
+        assert a["relative_l2"] == b["relative_l2"], "same seed, same numbers"
+    assert after["started"] == before["started"]
+
+
+def test_a_folder_of_another_family_or_of_something_else_is_left_alone(finished, tmp_path):
+    with pytest.raises(ConfigError, match="holds a family of another config; nothing was changed"):
+        run(finished, TINY.replace("max_steps = 8", "max_steps = 9"))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not a results folder; nothing was changed"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("rank = 2", "rank = 9", "rank 9 does not fit the 8 x 8 layer"),
+        ("rank = 2", 'rank = 2\nmethod = "full-lm"', "keeps one adapter a member, and full-lm trains all weights"),
+        (
+            "rank = 2",
+            "rank = 2\nweights = { initial = 2.0 }",
+            "there is no loss term 'initial' to weigh (terms: residual)",
+        ),
+        ("vary", "members = [{ rho = 3.0 }, { rho = 3.0 }] #", "stands twice among the members"),
+    ],
+)
+def test_what_cannot_be_solved_is_said_before_anything_is_written(tmp_path, old, new, sentence):
+    with pytest.raises(ConfigError) as raised:
+        run(tmp_path / "new", TINY.replace(old, new, 1))
+    assert sentence in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_base_that_cannot_be_trained_is_one_sentence(tmp_path):
+    text = TINY.replace("base = { rho = 2.0 }", "base = { rho = 1e200 }")
+    with pytest.raises(ConfigError, match=r"the loss of Reaction\(rho=1e\+200.* before the first step") as raised:
+        run(tmp_path / "new", text)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_page_needs_nothing_from_outside(finished):
+    page = family_report(finished).read_text()
+    assert "Tiny family" in page and "zero-shot" in page and "pinn-lora family tiny.toml" in page
+    assert not re.search(r"""(src|href)=["']https?:""", page) and 'src="data:image' in page
+    for name in ("family.csv", "members.csv", "seeds.csv", "scratch.csv", "figures/error-parameter.png"):
+        assert (finished / name).stat().st_size > 100
+
+
+def test_the_command_writes_the_report_and_mistakes_are_one_sentence(finished, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    calls = {
+        ("family", "tiny.toml", "--out", finished, "--quiet"): (0, f"report: {finished}/report.html"),
+        ("report", finished): (0, f"report: {finished}/report.html"),
+        ("family", "tiny.toml", "--jobs", "0"): (2, "error: command line: jobs = 0"),
+        ("family", "none.toml"): (2, "error: there is no config file none.toml"),
+    }
+    for arguments, (code, sentence) in calls.items():
+        monkeypatch.setattr("sys.argv", ["pinn-lora", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert ended.value.code == code
+        assert sentence in (err if code else out)
+        assert len(err.splitlines()) == (1 if code else 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"], "nothing else is written"
