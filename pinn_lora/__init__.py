@@ -2,13 +2,13 @@
 
 from pinn_lora.about import __version__
 from pinn_lora.chain import rac_lora, sd_lora
-from pinn_lora.deepxde_in import from_deepxde
-from pinn_lora.deepxde_out import adapt_model
+from pinn_lora.dde.geometry import GeometryDomain
+from pinn_lora.dde.model import adapt_model
+from pinn_lora.dde.problem import from_deepxde
 from pinn_lora.domain import Domain
 from pinn_lora.factor_optimizer import FactorOptimizer
-from pinn_lora.family import Family, solve_family
+from pinn_lora.families.family import Family, solve_family
 from pinn_lora.flow import Method
-from pinn_lora.geometry import GeometryDomain
 from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
 from pinn_lora.lora import LoRALinear, adapt, merge
 from pinn_lora.network import MLP

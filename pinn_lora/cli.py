@@ -12,11 +12,11 @@ import typer
 import pinn_lora.problems
 from pinn_lora import initializers, integrators, lifts, metrics, optimizers
 from pinn_lora.catalog import describe
-from pinn_lora.check import TOLERANCE, Verdict, check_problem, report_lines
+from pinn_lora.checks.problem import TOLERANCE, Verdict, check_problem, report_lines
 from pinn_lora.config import ConfigError, check_config, load_config, load_problem, setting
-from pinn_lora.family_config import check_family, load_family
-from pinn_lora.family_report import family_report, is_family
-from pinn_lora.family_study import run_family
+from pinn_lora.families.config import check_family, load_family
+from pinn_lora.families.report import family_report, is_family
+from pinn_lora.families.study import run_family
 from pinn_lora.initializers import Initializer
 from pinn_lora.integrators import Integrator
 from pinn_lora.lifts import Lift

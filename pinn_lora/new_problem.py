@@ -10,7 +10,7 @@ from string import Template
 
 from pinn_lora.places import ProblemError
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def new_problem(name: str, folder: str | Path = ".") -> tuple[Path, Path]:
@@ -32,7 +32,7 @@ def new_problem(name: str, folder: str | Path = ".") -> tuple[Path, Path]:
     if name in sys.stdlib_module_names or PathFinder.find_spec(name, installed) is not None:
         raise ProblemError(f"Python has a module {name} already, which {name}.py would hide: choose another name")
     said = {"name": name, "Class": "".join(part[:1].upper() + part[1:] for part in name.split("_"))}
-    for path, template in zip(paths, ("problem_template.txt", "study_template.txt"), strict=True):
+    for path, template in zip(paths, ("problem.txt", "study.txt"), strict=True):
         with path.open("x", encoding="utf-8") as file:
-            file.write(Template((HERE / template).read_text(encoding="utf-8")).substitute(said))
+            file.write(Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(said))
     return paths

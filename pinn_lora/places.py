@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
@@ -12,12 +11,18 @@ from typing import Any
 
 import torch
 
-PACKAGE = os.path.dirname(__file__)  # its own modules; those of problems/ are problems like a user's
+PACKAGE = Path(__file__).parent
 OURS = (
     AttributeError,
     NotImplementedError,
     ValueError,
 )  # their messages are sentences; those of others need their name
+
+
+def is_ours(file: str) -> bool:
+    """Whether a file is one of this package's own, or no file; those of problems/ are problems like a user's."""
+    path = Path(file)
+    return file.startswith("<") or (path.is_relative_to(PACKAGE) and not path.is_relative_to(PACKAGE / "problems"))
 
 
 class ProblemError(ValueError):
@@ -43,7 +48,7 @@ def caller() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if os.path.dirname(file) != PACKAGE and not file.startswith("<"):
+        if not is_ours(file):
             return place(file, frame.f_lineno)
         frame = frame.f_back
     return ""
@@ -53,7 +58,7 @@ def files_of(cls: type) -> set[str]:
     """The files in which a class and its bases, but for those of this package, are written."""
     functions = [getattr(member, "fget", member) for base in cls.__mro__ for member in vars(base).values()]
     files = {code.co_filename for code in (getattr(f, "__code__", None) for f in functions) if code}
-    return {file for file in files if os.path.dirname(file) != PACKAGE and not file.startswith("<")}
+    return {file for file in files if not is_ours(file)}
 
 
 def place_in(error: BaseException, files: Collection[str]) -> str:

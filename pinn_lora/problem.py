@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pinn_lora.dde.geometry import GeometryDomain
 from pinn_lora.domain import BOUNDARY, Domain, first_inside
-from pinn_lora.geometry import GeometryDomain
 from pinn_lora.jets import Index, Indices, Jet, closure
 from pinn_lora.places import ProblemError, caller, naming, place_of
 

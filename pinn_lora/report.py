@@ -382,12 +382,12 @@ def report(folder: Path) -> Path:
 
 
 def _html(results: Results, sections: list[Row]) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     options: Row = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, **options)
     environment.filters["number"] = lambda value: short(number(value))
     environment.filters["step"] = lambda value: short(number(value)).replace(".0e", "e").removesuffix("e0")
-    page = environment.get_template("report_template.html")
+    page = environment.get_template("report.html")
     battles = [row for group in results.variants for row in contests(group)]
     return page.render(
         results=results,

@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from pinn_lora.catalog import choose
-from pinn_lora.clamped import CavityFlow, Lid, solve_cavity
 from pinn_lora.domain import Domain
 from pinn_lora.problem import Problem, data, dirichlet
+from pinn_lora.references.clamped import CavityFlow, Lid, solve_cavity
 
 
 @dataclass(frozen=True)

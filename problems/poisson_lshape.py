@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from pinn_lora.corners import PolygonSolution, solve_polygon
-from pinn_lora.deepxde_import import load_deepxde
-from pinn_lora.geometry import GeometryDomain
+from pinn_lora.dde.geometry import GeometryDomain
+from pinn_lora.dde.load import load_deepxde
 from pinn_lora.problem import Problem, dirichlet
+from pinn_lora.references.corners import PolygonSolution, solve_polygon
 
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0), (0.0, 1.0))
 ACCURATE = 1e-8  # what the reference may err by, f being 1

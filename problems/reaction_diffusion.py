@@ -12,7 +12,7 @@ from pinn_lora.catalog import choose
 from pinn_lora.domain import Domain
 from pinn_lora.jets import cos, exp
 from pinn_lora.problem import Problem, initial, periodic
-from pinn_lora.spectral import Periodic, solve_periodic
+from pinn_lora.references.spectral import Periodic, solve_periodic
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pinn_lora.cache import kept
+from pinn_lora.references import kept
 
 
 def test_it_is_made_once_for_what_it_is_made_from(monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.polynomial import Polynomial
 
-from pinn_lora.clamped import Lid, clamped, full, solve_cavity
+from pinn_lora.references.clamped import Lid, clamped, full, solve_cavity
 
 LID = Lid(Polynomial([0.0, 0.0, 16.0, -32.0, 16.0]))
 

@@ -8,7 +8,7 @@ import torch
 from pinn_lora.problems.poisson_lshape import CORNERS, PoissonLShape
 
 import pinn_lora as pl
-from pinn_lora.corners import solve_polygon
+from pinn_lora.references.corners import solve_polygon
 
 SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 

@@ -12,7 +12,7 @@ import torch
 from test_deepxde_in import double  # noqa: F401
 
 import pinn_lora as pl
-from pinn_lora.deepxde_import import load_deepxde, without_warnings
+from pinn_lora.dde.load import load_deepxde, without_warnings
 
 load_deepxde()  # before the examples import it
 _path = Path(__file__).resolve().parents[1] / "benchmarks" / "deepxde_examples.py"

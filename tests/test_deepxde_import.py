@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pinn_lora.deepxde_import import load_deepxde, seeded
+from pinn_lora.dde.load import load_deepxde, seeded
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess:
@@ -28,7 +28,7 @@ class Sets:  # what deepxde's backend does where there is a GPU
             real("meta")
 sys.meta_path.insert(0, Sets())
 numpy_state = __import__("numpy").random.get_state()[1].tolist()
-from pinn_lora.deepxde_import import load_deepxde
+from pinn_lora.dde.load import load_deepxde
 dde = load_deepxde()
 assert dde.backend.backend_name == "pytorch" and dde.config.default_float() == "float32"
 assert torch.get_default_device().type == "cpu", torch.get_default_device()
@@ -44,7 +44,7 @@ def test_another_backend_is_refused_in_one_sentence():
     """Where it is asked for, and where it is there already."""
     code = """
 import os, sys, types
-from pinn_lora.deepxde_import import load_deepxde
+from pinn_lora.dde.load import load_deepxde
 def said():
     try:
         load_deepxde()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import pinn_lora as pl
-from pinn_lora.deepxde_import import load_deepxde, without_warnings
-from pinn_lora.deepxde_in import _kept, from_deepxde
+from pinn_lora.dde.load import load_deepxde, without_warnings
+from pinn_lora.dde.problem import _kept, from_deepxde
 from pinn_lora.lora import Blocks
 from pinn_lora.points import first_points
 

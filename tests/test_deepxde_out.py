@@ -6,8 +6,8 @@ import torch
 from test_deepxde_in import burgers, dde, double, network  # noqa: F401
 
 import pinn_lora as pl
-from pinn_lora.deepxde_in import from_deepxde
-from pinn_lora.deepxde_out import adapt_model
+from pinn_lora.dde.model import adapt_model
+from pinn_lora.dde.problem import from_deepxde
 from pinn_lora.factor_optimizer import FactorOptimizer
 from pinn_lora.lora import LoRALinear
 from pinn_lora.presets import PRESETS

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pinn_lora.differences import difference, stencil
+from pinn_lora.checks.differences import difference, stencil
 
 LOWER, UPPER = (-1.0, 0.0), (1.0, 2.0)
 

@@ -9,8 +9,8 @@ from pinn_lora.problems.burgers import Burgers
 
 from pinn_lora.config import ConfigError
 from pinn_lora.configs import configs_folder
-from pinn_lora.family import check_members
-from pinn_lora.family_config import check_family, load_family
+from pinn_lora.families.config import check_family, load_family
+from pinn_lora.families.family import check_members
 
 MINIMAL = """
 name = "x"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pinn_lora.family_figures import plot_family
+from pinn_lora.families.figures import plot_family
 
 BASE = {"nu": 0.01, "c": 1.0, "relative_l2": 5e-5, "residual": 1e-3}
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pinn_lora.family_report import family_report, is_family, member_rows, seed_rows, verdict
+from pinn_lora.families.report import family_report, is_family, member_rows, seed_rows, verdict
 from pinn_lora.figures import ReportError
 
 

@@ -10,9 +10,9 @@ from pinn_lora.problems.reaction import Reaction
 import pinn_lora as pl
 from pinn_lora.cli import main
 from pinn_lora.config import ConfigError
-from pinn_lora.family_config import check_family
-from pinn_lora.family_report import family_report
-from pinn_lora.family_study import run_family
+from pinn_lora.families.config import check_family
+from pinn_lora.families.report import family_report
+from pinn_lora.families.study import run_family
 
 TINY = """
 name = "tiny"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import pinn_lora as pl
-from pinn_lora.deepxde_import import load_deepxde, without_warnings
-from pinn_lora.geometry import GeometryDomain
+from pinn_lora.dde.geometry import GeometryDomain
+from pinn_lora.dde.load import load_deepxde, without_warnings
 
 dde = load_deepxde()
 SHAPE = [[0, 0], [1, 0], [1, -1], [-1, -1], [-1, 1], [0, 1]]

@@ -10,7 +10,7 @@ from pinn_lora.problems.reaction import Reaction
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 import pinn_lora as pl
-from pinn_lora.neighbours import coefficient_distance, member_at, spanning_tree, varying
+from pinn_lora.families.neighbours import coefficient_distance, member_at, spanning_tree, varying
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def test_wheel_holds_every_source_problem_and_config(wheel):
     expected = {f"pinn_lora/problems/{name}" for name in PROBLEMS}
     expected |= {f"pinn_lora/configs/{name}" for name in CONFIGS}
     expected |= {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "pinn_lora").rglob("*.py")}
-    expected |= {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "pinn_lora").rglob("*_template.*")}
-    expected |= {"pinn_lora/problems/__init__.py", "pinn_lora/configs/__init__.py", "pinn_lora/report_template.html"}
+    expected |= {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "pinn_lora" / "templates").iterdir()}
+    expected |= {"pinn_lora/problems/__init__.py", "pinn_lora/configs/__init__.py", "pinn_lora/templates/report.html"}
     assert expected - files(wheel) == set()
 
 

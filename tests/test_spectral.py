@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pinn_lora.spectral import Periodic, etdrk4, solve_periodic
+from pinn_lora.references.spectral import Periodic, etdrk4, solve_periodic
 
 
 def test_etdrk4_is_of_order_4_on_a_stiff_nonlinear_equation():

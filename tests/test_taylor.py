@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import pinn_lora as pl
+from pinn_lora.dde.taylor import AutogradOperator
 from pinn_lora.jets import Jet, closure
 from pinn_lora.network import forward_jets
 from pinn_lora.problem import Coordinates, Field
-from pinn_lora.taylor import AutogradOperator
 
 DOMAIN = pl.Domain(x=(-1.0, 1.0), t=(0.0, 2.0))
 

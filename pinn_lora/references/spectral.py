@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pinn_lora.cache import kept
+from pinn_lora.references import kept
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 Real = NDArray[np.float64]

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from pinn_lora.family_figures import MEASURES, plot_family
+from pinn_lora.families.figures import MEASURES, plot_family
 from pinn_lora.figures import ReportError, median, number, short
 from pinn_lora.report import embed, write_csv
 
@@ -207,10 +207,10 @@ def _source(folder: Path) -> str:
 
 
 def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    loader = jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: short(number(value))
     environment.filters["amount"] = lambda value: "–" if value is None or value != value else f"{value:,.3g}"
     environment.filters["percent"] = lambda value: "–" if value != value else f"{100 * value:.1f} %"
     environment.globals["told"] = told
-    return environment.get_template("family_template.html")
+    return environment.get_template("family.html")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from pinn_lora import initializers
 from pinn_lora.catalog import choose, names
 from pinn_lora.config import ConfigError, PretrainConfig, Strict, check_model, coefficient, load_problem, read_toml
-from pinn_lora.neighbours import is_number
+from pinn_lora.families.neighbours import is_number
 from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
 

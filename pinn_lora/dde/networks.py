@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pinn_lora.activations import ACTIVATIONS
-from pinn_lora.deepxde_import import load_deepxde
+from pinn_lora.dde.load import load_deepxde
 from pinn_lora.domain import Domain
 from pinn_lora.lora import LoRALinear, freeze
 from pinn_lora.network import MLP

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pinn_lora.deepxde_import import load_deepxde, without_warnings
-from pinn_lora.deepxde_networks import is_adapted, own_network, without_factors
-from pinn_lora.geometry import GeometryDomain
+from pinn_lora.dde.geometry import GeometryDomain
+from pinn_lora.dde.load import load_deepxde, without_warnings
+from pinn_lora.dde.networks import is_adapted, own_network, without_factors
+from pinn_lora.dde.taylor import AutogradOperator
 from pinn_lora.jets import Indices
 from pinn_lora.places import naming, place_of
 from pinn_lora.problem import Condition, Coordinates, Field, Problem
 from pinn_lora.solution import Solution
-from pinn_lora.taylor import AutogradOperator
 
 PROBED = 2048  # points at which it is seen which derivatives the residual needs
 MOST_OUTPUTS = 8  # that are tried where no network says how many there are

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pinn_lora.differences import difference
+from pinn_lora.checks.differences import difference
 from pinn_lora.engines import Term
 from pinn_lora.jets import Index, Indices
 from pinn_lora.places import naming

@@ -14,10 +14,10 @@ from typing import Any
 from tqdm import tqdm
 
 from pinn_lora.adapters import describe_problem, fingerprint
+from pinn_lora.families.neighbours import Distance, coefficient_distance, member_at, spanning_tree, varying
 from pinn_lora.flow import Method
 from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.initializers import Initializer
-from pinn_lora.neighbours import Distance, coefficient_distance, member_at, spanning_tree, varying
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import layer_points
 from pinn_lora.problem import Problem
@@ -86,7 +86,7 @@ class Family:
     def plot(self, path: str | Path) -> Path:
         """Draws the errors of the members and of the unchanged base against the parameter, on logarithmic axes where it is
         positive; in colour over two. ValueError where more than two coefficients vary."""
-        from pinn_lora.family_figures import plot_family
+        from pinn_lora.families.figures import plot_family
 
         plot_family(self.table(), self.coefficients, base=self.base_row()).savefig(path, dpi=150)
         return Path(path)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
-from pinn_lora.cache import kept
+from pinn_lora.references import kept
 
 Real = NDArray[np.floating[Any]]
 NEWTON_STEPS = 30

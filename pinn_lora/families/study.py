@@ -18,11 +18,11 @@ import numpy as np
 from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
 from pinn_lora.config import ConfigError
-from pinn_lora.family import Family, check_members, error_of, solve_family
-from pinn_lora.family_config import FamilyConfig, check_family
+from pinn_lora.families.config import FamilyConfig, check_family
+from pinn_lora.families.family import Family, check_members, error_of, solve_family
+from pinn_lora.families.neighbours import varying
 from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.lora import adapt
-from pinn_lora.neighbours import varying
 from pinn_lora.network import MLP
 from pinn_lora.problem import Problem
 from pinn_lora.results import now

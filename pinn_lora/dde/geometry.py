@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pinn_lora.deepxde_import import seeded, without_warnings
+from pinn_lora.dde.load import seeded, without_warnings
 from pinn_lora.domain import Domain, first_inside
 
 

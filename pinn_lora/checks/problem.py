@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pinn_lora.checks.misfit import Misfit, Reference, Sizes
 from pinn_lora.domain import BOUNDARY, Domain
 from pinn_lora.engines import FunctionalEngine, JetEngine, Term
 from pinn_lora.jets import Jet
 from pinn_lora.lora import Blocks
-from pinn_lora.misfit import Misfit, Reference, Sizes
 from pinn_lora.network import MLP
 from pinn_lora.places import ProblemError, place_of, sentence
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, periodic

@@ -7,8 +7,8 @@ from typing import Any
 
 from pinn_lora import initializers
 from pinn_lora.catalog import build
-from pinn_lora.deepxde_in import from_deepxde
-from pinn_lora.deepxde_networks import is_adapted
+from pinn_lora.dde.networks import is_adapted
+from pinn_lora.dde.problem import from_deepxde
 from pinn_lora.initializers import Initializer
 from pinn_lora.lora import adapt
 from pinn_lora.objective import probe

@@ -1,0 +1,1 @@
+"""Checks of a problem before anything is trained on it."""
