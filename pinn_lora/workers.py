@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor
 from tqdm import tqdm
 
 
@@ -63,21 +63,21 @@ def in_tree(
     for i, parent in tree:
         children.setdefault(parent, []).append(i)
     running: dict[Future, int] = {}
-    executor = get_reusable_executor(max_workers=jobs, timeout=60)
-    try:
-        ready = children.get(None, [])
-        while ready or running:
-            running |= {executor.submit(_in_worker, os.getpid(), function, *arguments(i)): i for i in ready}
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            ready = []
-            for future in ended:
-                i = running.pop(future)
-                yield i, future.result()
-                ready += children.get(i, [])
-    finally:  # after an error, or when the reader goes away: what runs ends first, and nothing more begins
-        for future in running:
-            future.cancel()
-        wait(running)
+    with ProcessPoolExecutor(max_workers=jobs) as executor:  # not the one that is kept for Parallel
+        try:
+            ready = children.get(None, [])
+            while ready or running:
+                running |= {executor.submit(_in_worker, os.getpid(), function, *arguments(i)): i for i in ready}
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                ready = []
+                for future in ended:
+                    i = running.pop(future)
+                    yield i, future.result()
+                    ready += children.get(i, [])
+        finally:  # after an error, or when the reader goes away: what runs ends first, and nothing more begins
+            for future in running:
+                future.cancel()
+            wait(running)
 
 
 def _in_worker(parent: int, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

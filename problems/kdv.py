@@ -34,6 +34,10 @@ class KdV(Problem):
         choose(self.form, ["ansatz", "soft"], what="form of KdV")
 
     @property
+    def layer_width(self) -> float:
+        return self.delta
+
+    @property
     def periodic(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("x",) if self.form == "ansatz" else ()
 

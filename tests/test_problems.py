@@ -202,6 +202,16 @@ def test_the_reference_is_finite_inside_and_on_the_faces(problem):
     assert np.isfinite(values).all()
 
 
+def test_kdvs_layer_is_as_thin_as_its_solitons_are_steep():
+    """Half the dispersion, twice the steepest slope, to a fifth: the solitons' heights differ a little."""
+    x, steepest = np.linspace(-1.0, 1.0, 4001), []
+    problems = [catalog.find(pinn_lora.problems, Problem, "kdv")(delta=delta) for delta in (0.022, 0.044)]
+    for problem in problems:
+        values = problem.reference_values(torch.from_numpy(np.stack([x, np.ones_like(x)], axis=1)))
+        steepest.append(np.abs(np.gradient(values[:, 0], x)).max())
+    assert problems[1].layer_width / problems[0].layer_width == pytest.approx(steepest[0] / steepest[1], rel=0.2)
+
+
 # Burgers has accuracy tests of its own
 TRAINED = {
     "allen_cahn": ({"D": 0.01, "rho": 1.0}, 0.1),
@@ -214,6 +224,7 @@ TRAINED = {
     "helmholtz": ({"a1": 1, "a2": 1}, 1e-4),
     "klein_gordon": ({"omega": 3.0}, 1e-3),
     "poisson": ({}, 1e-3),
+    "poisson_lshape": ({}, 0.3),
     "reaction": ({"rho": 3.0}, 1e-2),
     "kuramoto_sivashinsky": ({"alpha": 0.5, "beta": -0.5}, 0.05),
     "schroedinger": ({}, 0.3),

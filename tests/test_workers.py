@@ -60,6 +60,12 @@ def test_each_calls_once_for_each(tmp_path):
     each(note, [], jobs=1)
 
 
+def test_a_tree_and_a_list_of_calls_may_follow_each_other(tmp_path):
+    for _ in range(2):
+        assert len(list(in_tree(process_id, [(0, None), (1, None)], lambda i: (), jobs=2))) == 2
+        each(note, [(tmp_path, "a"), (tmp_path, "b")], jobs=2)
+
+
 def test_threads_are_as_before_afterwards():
     before = torch.get_num_threads()
     with pytest.raises(KeyError), torch_threads(before + 1):
