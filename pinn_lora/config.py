@@ -150,7 +150,10 @@ class StudyConfig(Strict):
 
 def load_config(path: str | Path) -> StudyConfig:
     """Reads and checks a TOML file. ConfigError says in one sentence a mistake what is wrong and what would be right."""
-    return check_config(read_toml(path), where=str(path))
+    raw = read_toml(path)
+    if "base" in raw and "case" not in raw:
+        raise ConfigError(f"{path} is the config of a family; run it with: pinn-lora family {path}")
+    return check_config(raw, where=str(path))
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -166,3 +166,10 @@ def test_problem_from_a_file_of_ones_own(tmp_path):
         load_problem(str(path), {})
     with pytest.raises(ConfigError, match="there is no problem file"):
         load_problem(str(tmp_path / "none.py"), {})
+
+
+def test_a_familys_config_is_sent_to_its_own_command(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text('name = "x"\nproblem = "burgers"\nbase = {}\n')
+    with pytest.raises(ConfigError, match=rf"{path} is the config of a family; run it with: pinn-lora family {path}"):
+        load_config(path)

@@ -103,7 +103,10 @@ PARTS: dict[str, type[BaseModel]] = {"pretrain": PretrainConfig, "vary": VaryCon
 
 def load_family(path: str | Path) -> FamilyConfig:
     """Reads and checks a TOML file. ConfigError says in one sentence a mistake what is wrong and what would be right."""
-    return check_family(read_toml(path), where=str(path))
+    raw = read_toml(path)
+    if "case" in raw:
+        raise ConfigError(f"{path} is the config of a study; run it with: pinn-lora run {path}")
+    return check_family(raw, where=str(path))
 
 
 def check_family(raw: dict[str, Any], *, where: str) -> FamilyConfig:

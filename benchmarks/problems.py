@@ -1,0 +1,62 @@
+"""What pretraining reaches from scratch on the harder problems, against the true solutions.
+
+    python benchmarks/problems.py [--threads 2] [--only kdv ...] [--quick] [--out results/benchmarks/problems.json]
+
+`pretrain` with its defaults but for what a row says; seed 0, the last iterate. Seconds are of training alone. `aim` is what the
+row is meant to reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pinn_lora as pl
+import pinn_lora.problems
+from pinn_lora.catalog import find
+from pinn_lora.problem import Problem
+
+ROWS: list[tuple[str, dict[str, Any], float]] = [
+    ("helmholtz", {}, 1e-6),
+    ("convection", {}, 1e-4),
+    ("kdv", {}, 1e-3),
+    ("allen_cahn", {"max_seconds": 180.0}, 5e-4),
+    ("allen_cahn", {"max_seconds": 900.0, "max_steps": 2000}, 1e-4),
+    ("kovasznay", {}, 1e-6),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What pretraining reaches from scratch.")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", help="these problems alone")
+    parser.add_argument("--quick", action="store_true", help="three steps each: shows that it runs")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/problems.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = []
+    for name, options, aim in ROWS:
+        if arguments.only and name not in arguments.only:
+            continue
+        problem = find(pinn_lora.problems, Problem, name)()
+        solved = pl.pretrain(problem, **{**options, **({"max_steps": 3} if arguments.quick else {})})
+        last, error = solved.history[-1], solved.relative_l2()
+        told = ", ".join(f"{key} {value:g}" for key, value in options.items())
+        rows.append({"problem": repr(problem), "options": options, "relative_l2": error, "aim": aim})
+        rows[-1] |= {"seconds": last.seconds, "steps": last.step, "status": str(solved.status)}
+        line = f"{name + (' (' + told + ')' if told else ''):<46} {error:.2e}  aim {aim:.0e}  {last.seconds:6.1f} s"
+        print(f"{line}  {last.step:4d} steps  {solved.status}", flush=True)
+        assert math.isfinite(error)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    about = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine()}
+    arguments.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
