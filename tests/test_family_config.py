@@ -110,5 +110,5 @@ def test_problems_that_cannot_be_built_get_one_sentence(text, sentence):
 
 def test_a_studys_config_is_sent_to_its_own_command():
     path = configs_folder() / "smoke.toml"
-    with pytest.raises(ConfigError, match="smoke.toml is the config of a study; run it with: pinn-lora run "):
+    with pytest.raises(ConfigError, match=r"smoke\.toml is the config of a study; run it with: pinn-lora run "):
         load_family(path)
