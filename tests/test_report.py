@@ -361,3 +361,13 @@ load(pathlib.Path(sys.argv[2]))
 assert not {"torch", "matplotlib.pyplot"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(PACKAGE), str(made_up)], check=True)
+
+
+def test_the_page_says_which_clock_the_runs_were_timed_by(tmp_path):
+    folder = write_study(tmp_path)
+    write_run(folder, "odelora-implicit", 1.0, 0, clock="CPU")
+    write_run(folder, "odelora-implicit", 1.0, 1, clock="wall")
+    write_run(folder, "odelora-implicit", 1.0, 2)
+    page = report(folder).read_text()
+    assert "1 of 3 runs were timed by their process" in page
+    assert "2 were timed by the wall clock" in page
