@@ -1,4 +1,4 @@
-"""The command line: `pinn-lora run`, `pinn-lora family`, `pinn-lora report`, `pinn-lora check`, `pinn-lora list`."""
+"""The command line: `pinn-lora run`, `family`, `report`, `new-problem`, `check` and `list`."""
 
 from __future__ import annotations
 
