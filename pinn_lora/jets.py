@@ -277,6 +277,24 @@ def sqrt_derivatives(u: Tensor, order: int) -> list[Tensor]:
     return _power_derivatives(u, 0.5, order)
 
 
+def _erf_slopes(u: Tensor, order: int) -> list[Tensor]:
+    """erf', erf'' ... at u: 2 / sqrt(pi) exp(-u^2) times Hermite polynomials with signs that alternate."""
+    density = 2.0 / math.sqrt(math.pi) * torch.exp(-u.square())
+    hermite = [torch.ones_like(u), -2.0 * u]
+    for k in range(1, order - 1):
+        hermite.append(-2.0 * (u * hermite[k] + k * hermite[k - 1]))
+    return [h * density for h in hermite[:order]]
+
+
+def erf_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    return [torch.erf(u), *_erf_slopes(u, order)]
+
+
+def erfc_derivatives(u: Tensor, order: int) -> list[Tensor]:
+    """Of 1 - erf u, without its cancellation at large u."""
+    return [torch.erfc(u), *(-slope for slope in _erf_slopes(u, order))]
+
+
 FUNCTIONS: dict[str, Callable[[Tensor, int], list[Tensor]]] = {
     "sin": sin_derivatives,
     "cos": cos_derivatives,
@@ -284,6 +302,8 @@ FUNCTIONS: dict[str, Callable[[Tensor, int], list[Tensor]]] = {
     "log": log_derivatives,
     "sqrt": sqrt_derivatives,
     "tanh": tanh_derivatives,
+    "erf": erf_derivatives,
+    "erfc": erfc_derivatives,
 }
 
 
@@ -296,4 +316,6 @@ def _function(name: str) -> Callable:
     return apply
 
 
-sin, cos, exp, log, sqrt, tanh = (_function(name) for name in ("sin", "cos", "exp", "log", "sqrt", "tanh"))
+sin, cos, exp, log, sqrt, tanh, erf, erfc = (
+    _function(name) for name in ("sin", "cos", "exp", "log", "sqrt", "tanh", "erf", "erfc")
+)

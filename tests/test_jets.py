@@ -230,9 +230,9 @@ def test_float32_stays_float32():
             assert by_jets(expression, where, ALL_OF_ORDER_2).data.dtype == torch.float32
 
 
-@pytest.mark.parametrize("call", [torch.square, torch.erf, torch.abs], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("call", [torch.square, torch.floor, torch.abs], ids=lambda f: f.__name__)
 def test_a_function_without_a_jet_says_which_there_are(call):
-    with pytest.raises(TypeError, match=r"torch\.\w+ has no jet; there are cos, exp, .*tanh"):
+    with pytest.raises(TypeError, match=r"torch\.\w+ has no jet; there are cos, erf, .*tanh"):
         call(Jet.coordinate(points(), 0, ALL_OF_ORDER_2))
 
 

@@ -37,7 +37,8 @@ def variants() -> list[Problem]:
     found = []
     for name in NAMES:
         cls = catalog.find(pinn_lora.problems, Problem, name)
-        forms = ["ansatz", "soft"] if "form" in {field.name for field in dataclasses.fields(cls)} else [None]
+        default = {field.name: field.default for field in dataclasses.fields(cls)}.get("form")
+        forms = [default, "soft"] if default else [None]
         for coefficients in [{}, *OTHERS.get(name, [])]:
             found += [cls(**coefficients, **({"form": form} if form else {})) for form in forms]
     return found
@@ -148,10 +149,15 @@ def test_the_numerical_reference_states_its_error_and_begins_as_it_must(name):
     assert module._solution(*coefficients).error < NUMERICAL[name][2]
     points = problem.domain.sample_face(50, coordinate="t", side="lower", seed=2)
     p = Coordinates.of(points, problem.domain)
-    start = components(problem.ansatz(p, *torch.zeros(len(problem.fields), 50).double()))
     found = problem.reference_values(points)
+    u = [Field(torch.from_numpy(values)[None], ((),), problem.domain.names) for values in found.T]
+    starts = [
+        condition for condition in dataclasses.replace(problem, form="soft").conditions() if "initial" in condition.name
+    ]
+    assert len(starts) == len(u)
+    misfit = torch.stack([r for start in starts for r in components(start.operator(p, *u))])
     # a truncated kink is off by more at its tip, so by the norm
-    assert np.linalg.norm(found - torch.stack(start, 1).numpy()) < 10 * NUMERICAL[name][2] * np.linalg.norm(found)
+    assert float(misfit.norm()) < 10 * NUMERICAL[name][2] * np.linalg.norm(found)
 
 
 @pytest.mark.parametrize("problem", CLOSED, ids=repr)
@@ -169,16 +175,19 @@ def test_the_exact_solution_meets_the_conditions(problem):
             assert r.abs().max() < 1e-10, name
 
 
-@pytest.mark.parametrize("problem", CLOSED, ids=repr)
-def test_an_ansatz_that_leaves_no_condition_meets_them_whatever_the_network_says(problem):
-    """The solution at the first instant and on the faces does not depend on the network. Burgers' ansatz counts on symmetry
-    instead: its own tests hold it."""
-    if getattr(problem, "form", None) != "ansatz":
-        pytest.skip("conditions are in the loss")
-    soft = dataclasses.replace(problem, form="soft")
+BUILT_IN = [p for p in VARIANTS if getattr(p, "form", "soft") != "soft"]
+
+
+@pytest.mark.parametrize("problem", BUILT_IN, ids=repr)
+def test_conditions_that_are_built_in_are_met_whatever_the_network_says(problem):
+    """The solution at the first instant and on the faces does not depend on the network, and is as smooth across a period's
+    ends as it must be. Burgers' ansatz counts on symmetry instead: its own tests hold it."""
+    if type(problem).__name__ == "Burgers":
+        pytest.skip("by symmetry")
+    soft, left = dataclasses.replace(problem, form="soft"), {name for name, _, _ in problem.terms()}
     network = pl.MLP(problem.domain, fields=len(problem.fields), width=7, depth=2, periodic=problem.periodic, seed=5)
-    for _, operator, condition in soft.terms():
-        if condition is None:
+    for name, operator, condition in soft.terms():
+        if condition is None or name in left:
             continue
         sets = []
         for points in condition.sample(problem.domain, 40, seed=1):
@@ -189,7 +198,7 @@ def test_an_ansatz_that_leaves_no_condition_meets_them_whatever_the_network_says
             sets.append((Coordinates.of(points, problem.domain), *problem.solution_jets(jets, outputs, indices)))
         found = operator(*sets) if condition.paired else operator(*sets[0])
         for r in components(found):
-            assert r.abs().max() < 1e-10
+            assert r.abs().max() < 1e-7  # Allen-Cahn's corner layer begins 1e-12 before the start
 
 
 @pytest.mark.parametrize("problem", WITH_REFERENCE, ids=repr)
