@@ -2,6 +2,10 @@
 
 import json
 import math
+import re
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +121,26 @@ def test_a_pirate_net_begins_linear_in_its_features():
     last = network.layers[-1]
     torch.testing.assert_close(network(points), features @ last.weight.T, rtol=1e-14, atol=1e-14)
     assert last.in_features == 10
+
+
+@pytest.mark.parametrize("factorised", [False, True])
+def test_a_pirate_net_may_begin_at_the_initial_condition(factorised):
+    """With alpha = 0 it is linear in its features, so a function in their span is met exactly; another one in the mean square,
+    the misfit orthogonal to the features."""
+    network = pl.PirateNet(BOX, fourier=5, fields=2, depth=1, factorised=factorised)
+    points = BOX.sample(80, seed=4)
+    features = torch.stack(network.features(points.unbind(-1)), dim=-1)
+    inside, other = features @ torch.linspace(-1.0, 1.0, 10, dtype=torch.float64) + 0.3, points[:, 0] ** 3
+    values = torch.stack([inside, other], dim=-1)
+    fitted = network.fitted(points, values)
+    misfit = (fitted(points) - values).detach()
+    assert misfit[:, 0].abs().max() < 1e-9  # the features' condition number is about 1e5
+    assert misfit[:, 1].norm() > 1e-3 * other.norm()
+    assert (features.T @ misfit[:, 1]).abs().max() < 1e-9 * len(points)
+    assert misfit[:, 1].sum().abs() < 1e-9 * len(points)
+    assert not network.layers[-1].bias.any()
+    with pytest.raises(ValueError, match=r"values have shape \(80,\); give \(80, 2\)"):
+        network.fitted(points, other)
 
 
 def test_fourier_features_are_cos_and_sin_of_random_angles():
@@ -330,3 +354,23 @@ def test_every_network_learns_a_problem_and_then_another_member_of_its_family(ki
     assert base.relative_l2() < 1e-2
     tuned = pl.finetune(base, member, rank=2, max_steps=20, points=300, resample_every=None)
     assert tuned.relative_l2() < tuned.compare_to_base() / 3
+
+
+def test_a_network_of_ones_own_is_one_class(monkeypatch, tmp_path):
+    """docs/architecture.md's example: its jets, its factors, and back from disk, with no edit elsewhere."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "architecture.md").read_text()
+    module = types.ModuleType("skip_network")
+    monkeypatch.setitem(sys.modules, "skip_network", module)
+    exec(
+        f"from pinn_lora.networks import Network\n{re.search(r'```python(.*?)```', page, flags=re.S)[1]}", vars(module)
+    )
+    problem = Burgers(form="soft")
+    network = module.Skip(problem.domain, width=5, depth=3)
+    network.alpha.data += 0.4
+    points, indices = problem.domain.sample(6), SETS["all_2"]
+    torch.testing.assert_close(network.jets(points, indices), by_autograd(network, points, indices), rtol=0, atol=1e-11)
+    base = pl.Solution(problem, network)
+    again = pl.Solution.load(base.save(tmp_path / "base")).network
+    assert type(again) is module.Skip
+    assert torch.equal(again(points), network(points))
+    assert len(pl.adapt(again, rank=2).hidden_layers) == 2

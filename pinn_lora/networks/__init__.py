@@ -110,9 +110,10 @@ class Network(nn.Module, ABC):
 
     def forward(self, points: Tensor) -> Tensor:
         """Outputs (N, fields) at points (N, d)."""
-        return self._registers(points)[-1]
+        return self.registers(points)[-1]
 
-    def _registers(self, points: Tensor) -> list[Tensor]:
+    def registers(self, points: Tensor) -> list[Tensor]:
+        """The features (N, n) at points (N, d) and what every step makes of them; the last are the outputs."""
         modules = Modules(list(self.layers), ACTIVATIONS[self.activation].function, self.alpha)
         found = [torch.stack(self.features(points.unbind(-1)), dim=-1)]
         for step in self.steps:
