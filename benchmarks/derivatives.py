@@ -32,7 +32,7 @@ import torch
 from pinn_lora.problems.burgers import Burgers
 
 from pinn_lora.lora import Blocks, adapt
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 from pinn_lora.objective import Objective
 
 Way = Callable[[], tuple[float, torch.Tensor]]

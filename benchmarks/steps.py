@@ -28,7 +28,7 @@ from pinn_lora.flow import Flow
 from pinn_lora.lifts import Lift
 from pinn_lora.lora import Blocks, adapt
 from pinn_lora.metrics import Metric
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 from pinn_lora.objective import Objective
 from pinn_lora.points import first_points
 

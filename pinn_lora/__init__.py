@@ -11,7 +11,9 @@ from pinn_lora.families.family import Family, solve_family
 from pinn_lora.flow import Method
 from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
 from pinn_lora.lora import LoRALinear, adapt, merge
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
+from pinn_lora.networks.modified_mlp import ModifiedMLP
+from pinn_lora.networks.pirate_net import PirateNet
 from pinn_lora.objective import Objective
 from pinn_lora.problem import Problem, data, dirichlet, initial, neumann, periodic, robin
 from pinn_lora.solution import Record, Solution, Status
@@ -26,7 +28,9 @@ __all__ = [
     "GeometryDomain",
     "LoRALinear",
     "Method",
+    "ModifiedMLP",
     "Objective",
+    "PirateNet",
     "Problem",
     "Record",
     "Solution",

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pinn_lora.lora import LoRALinear, freeze, merge
-from pinn_lora.network import MLP
+from pinn_lora.networks import Network
 from pinn_lora.problem import Problem
 
 PREFIX = "base_model.model."
@@ -52,16 +52,37 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
 def build_problem(described: dict[str, Any], folder: str | Path) -> Problem:
     """The problem a folder was saved with; ValueError where its class cannot be imported or has changed."""
     where = f"{described['module']}.{described['class']}"
-    try:
-        cls = getattr(importlib.import_module(described["module"]), described["class"])
-    except (ImportError, AttributeError):
-        raise ValueError(
-            f"{folder} was saved with the problem {where}, which cannot be imported; pass problem="
-        ) from None
+    cls = _find_class(
+        described, f"{folder} was saved with the problem {where}, which cannot be imported; pass problem="
+    )
     try:
         return cls(**described["coefficients"])
     except TypeError as error:
         raise ValueError(f"{folder} was saved with another version of {where}: {error}; pass problem=") from None
+
+
+def describe_network(network: nn.Module) -> dict[str, Any] | None:
+    """Where a network's class lives and what it is built with; None for a module that is no network of ours."""
+    if not isinstance(network, Network):
+        return None
+    cls = type(network)
+    return {"module": cls.__module__, "class": cls.__qualname__, **network.describe()}
+
+
+def build_network(described: dict[str, Any], problem: Problem, folder: str | Path, dtype: torch.dtype) -> Network:
+    """A network of the shape that a folder was saved with; ValueError where its class cannot be imported."""
+    shape = {"module": "pinn_lora.networks.mlp", "class": "MLP", **described}  # all there was in the first folders
+    where = f"{shape['module']}.{shape['class']}"
+    cls = _find_class(shape, f"{folder} was saved with the network {where}, which cannot be imported; pass base=")
+    options = {name: value for name, value in shape.items() if name not in ("module", "class")}
+    return cls(problem.domain, dtype=dtype, **options)
+
+
+def _find_class(described: dict[str, Any], message: str) -> Any:
+    try:
+        return getattr(importlib.import_module(described["module"]), described["class"])
+    except (ImportError, AttributeError):
+        raise ValueError(message) from None
 
 
 def _new_folder(folder: str | Path, notes: dict[str, Any]) -> Path:
@@ -100,13 +121,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_network(network: nn.Module, folder: str | Path, *, notes: dict[str, Any]) -> Path:
-    """All tensors of a network, with what rebuilds it where it is an MLP."""
+    """All tensors of a network, with what rebuilds it where it is one of ours."""
     folder = _new_folder(folder, notes)
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, folder / NETWORK
     )
-    shape = network.describe() if isinstance(network, MLP) else None
-    return _write_notes(folder, {"kind": "network", "network": shape, "fingerprint": fingerprint(network), **notes})
+    shape = {"network": describe_network(network), "fingerprint": fingerprint(network)}
+    return _write_notes(folder, {"kind": "network", **shape, **notes})
 
 
 def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, notes: dict[str, Any]) -> Path:
@@ -159,10 +180,15 @@ def load(folder: str | Path, notes: dict[str, Any], *, problem: Problem, base: n
     folder = Path(folder)
     if notes["kind"] == "network":
         if base is None and notes["network"] is None:
-            raise ValueError(f"{folder} holds a network that is no MLP of pinn_lora; pass base= with one of its shape")
+            raise ValueError(f"{folder} holds a network that is none of pinn_lora's; pass base= with one of its shape")
         tensors = _read_tensors(folder / NETWORK)
         dtype = next(iter(tensors.values())).dtype
-        network = MLP(problem.domain, dtype=dtype, **notes["network"]) if base is None else merge(base).to(dtype)
+        if base is None:
+            network: nn.Module = build_network(notes["network"], problem, folder, dtype)
+        else:
+            network = merge(base).to(dtype)
+        if network.state_dict().keys() != tensors.keys():
+            raise ValueError(f"{folder} holds a network of another shape than the base; pass the base it was made from")
         network.load_state_dict(tensors)
         return network
     if base is None:

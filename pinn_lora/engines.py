@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from pinn_lora.jets import Indices, Jet
-from pinn_lora.lora import Blocks, DenseBlock, PairBlock
-from pinn_lora.network import MLP, units_first
+from pinn_lora.lora import Blocks, DenseBlock
+from pinn_lora.networks import Network
 from pinn_lora.passes import Bound, LayerPlan, Passes, can_compile
 from pinn_lora.places import naming
 from pinn_lora.problem import Coordinates, Field, Problem, components
+from pinn_lora.program import units_first
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,22 @@ class JetChunk:
 
 
 class JetEngine:
-    """Jets through an MLP and its adjoint; autograd only sees the residual as a function of the network's output jets."""
+    """Jets through a network and its adjoint; autograd only sees the residual as a function of the network's output jets."""
 
-    def __init__(self, problem: Problem, network: MLP, blocks: Blocks, *, compile: bool = False) -> None:
+    def __init__(self, problem: Problem, network: Network, blocks: Blocks, *, compile: bool = False) -> None:
         self.problem, self.network, self.blocks, self.compile = problem, network, blocks, compile
-        places = {block.name: block for block in blocks.blocks}
+        places: dict[str, Any] = {block.name: block for block in blocks.blocks}
         plan = []
         for i in range(len(network.layers)):
-            pair, weight, bias = (places.get(f"layers.{i}{end}") for end in ("", ".weight", ".bias"))
-            plan.append(
-                LayerPlan(cast(PairBlock | None, pair), cast(DenseBlock | None, weight), cast(DenseBlock | None, bias))
-            )
+            pair, weight, V, s, bias = (places.get(f"layers.{i}{end}") for end in ("", ".weight", ".V", ".s", ".bias"))
+            plan.append(LayerPlan(pair, V if weight is None else weight, s, bias))
         self.plan: tuple[LayerPlan, ...] = tuple(plan)
-        if sum(block.size for layer in plan for block in layer.blocks) != blocks.size:
-            raise ValueError("this MLP trains more than its layers, which jets do not see; use engine='functional'")
-        # the gradients come layer by layer, a bias last; theta has them in its own order
-        starts = [block.start + k for layer in plan for block in layer.blocks for k in range(len(block.shapes))]
+        self.alpha: DenseBlock | None = places.get("alpha")
+        found = [block for layer in plan for block in layer.blocks] + ([] if self.alpha is None else [self.alpha])
+        if sum(block.size for block in found) != blocks.size:
+            raise ValueError("this network trains more than its layers, which jets do not see; use engine='functional'")
+        # the gradients come layer by layer, a bias last, then alpha's; theta has them in its own order
+        starts = [block.start + k for block in found for k in range(len(block.shapes))]
         self.order = sorted(range(len(starts)), key=starts.__getitem__)
         # glibc hands freed memory back, page by page, above a limit that grows with the largest piece freed; without
         # this every chunk would fault its pages in again, which doubles its time
@@ -88,7 +89,7 @@ class JetEngine:
         names, d = self.problem.domain.names, self.problem.domain.dimension
         jets = [[Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points]
         features = self._side_by_side([self.network.feature_jets(j) for j in jets])
-        passes = Passes(term.indices, self.network.activation, self.plan)
+        passes = Passes(term.indices, self.network.steps, self.network.activation, self.plan, self.alpha)
         if length is not None and self.compile and can_compile():
             passes, missing = passes.compiled(), len(points) * length - features.shape[1]
             features = self._side_by_side([features, features[:, -1:].expand(-1, missing, -1)])
@@ -102,8 +103,14 @@ class JetEngine:
 
     def bind(self, theta: Tensor) -> Bound:
         """The layers with theta in them; made once for all chunks."""
-        factors = [tuple(p.pair.split(theta[p.pair.slice])) if p.pair is not None else () for p in self.plan]
-        return Bound(theta, self.network.effective_layers(self.blocks.parameters(theta)), factors)
+        parameters = self.blocks.parameters(theta)
+        layers, factors = self.network.effective_layers(parameters), []
+        for plan, layer in zip(self.plan, layers, strict=True):
+            if plan.pair is not None:
+                factors.append(tuple(plan.pair.split(theta[plan.pair.slice])))
+            else:
+                factors.append(() if plan.s is None else (theta[plan.s.slice].exp(), layer.weight))
+        return Bound(theta, layers, parameters.get("alpha", self.network.alpha), factors)
 
     def _components(self, chunk: JetChunk, outputs: Tensor) -> list[Tensor]:
         parts = outputs.chunk(len(chunk.jets), dim=1)
@@ -149,14 +156,18 @@ class JetEngine:
     def jacobian(self, bound: Bound, chunk: JetChunk) -> tuple[Tensor, Tensor]:
         """The components (C, N) and their Jacobian (C, N, P), in memory (C, P, N)."""
         outputs, record, found = self._forward(bound, chunk)
-        n, lowest = len(found[0]), chunk.passes.lowest
+        n, passes, real = len(found[0]), chunk.passes, slice(0, chunk.count)  # without the copies at the end
         J = outputs.new_empty(len(found), self.blocks.size, n)
         for c, r in enumerate(found):
             seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
             with torch.no_grad():
-                for i, D in enumerate(chunk.passes.adjoints(bound, record, seed), start=lowest):
-                    real = slice(0, chunk.count)  # without the copies at the end
-                    self._fill(self.plan[i], bound.factors[i], D[:, real], record.inputs[i][:, real], J[c])
+                adjoints = passes.adjoints(bound, record, seed)
+                for i in passes.trained:
+                    D, H = adjoints.layers[i], record.values[passes.inputs[i]]
+                    self._fill(self.plan[i], bound.factors[i], D[:, real], H[:, real], J[c])
+                if self.alpha is not None:
+                    rows = [adjoints.connections[k][real] for k in sorted(adjoints.connections)]
+                    torch.sum(torch.stack(rows).unflatten(1, (-1, n)), 1, out=J[c, self.alpha.slice])
         return torch.stack(found).detach(), J.transpose(1, 2)
 
     @staticmethod
@@ -172,7 +183,10 @@ class JetEngine:
             _outer(D, plan.pair.scale * torch.tensordot(A, H, 1), out=rows[: B.numel()])
             _outer(plan.pair.scale * torch.tensordot(B.T, D, 1), H, out=rows[B.numel() :])
         if plan.weight is not None:
-            _outer(D, H, out=pieces.pop(0))
+            _outer(D if plan.s is None else factors[0][:, None, None] * D, H, out=pieces.pop(0))
+        if plan.s is not None:  # dW/ds_i is row i of W
+            along = (D * torch.tensordot(factors[1], H, 1)).sum(1)
+            torch.sum(along.unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
         if plan.bias is not None:
             torch.sum(D[:, 0].unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
 

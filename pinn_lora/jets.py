@@ -140,6 +140,29 @@ def compose_adjoint(
     return _stack(rows, like=u) if pure else out
 
 
+def multiply_add(base: Tensor, f: Tensor, g: Tensor, indices: Indices, *, pure: bool = False) -> Tensor:
+    """The stacked derivatives of base + f g, all three (S, ...), by Leibniz' rule."""
+    pure = pure or _watched(base, f, g)
+    out, add = (base, torch.addcmul) if pure else (base.clone(), Tensor.addcmul_)
+    rows = list(out.unbind(0))
+    for a, terms in enumerate(product_table(indices)):
+        for c, b, d in terms:
+            rows[a] = add(rows[a], f[b], g[d], value=c)
+    return _stack(rows, like=base) if pure else out
+
+
+def multiply_adjoint(f: Tensor, adjoint: Tensor, indices: Indices, *, pure: bool = False) -> Tensor:
+    """Transpose of g -> f g on stacked derivatives, applied to `adjoint` (S, ...)."""
+    pure = pure or _watched(f, adjoint)
+    out, add = adjoint * f[0], torch.addcmul if pure else Tensor.addcmul_
+    rows = list(out.unbind(0))
+    for a, terms in enumerate(product_table(indices)):
+        for c, b, d in terms:
+            if b:  # the terms with f's value are there already
+                rows[d] = add(rows[d], f[b], adjoint[a], value=c)
+    return _stack(rows, like=adjoint) if pure else out
+
+
 class Jet:
     """A value and its derivatives: `data` (S, ...) stacks the derivatives named by `indices`.
 

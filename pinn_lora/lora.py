@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pinn_lora import initializers
 from pinn_lora.catalog import build
+from pinn_lora.factorised import FactorisedLinear
 from pinn_lora.initializers import Initializer, Probe, Site
 
 
@@ -22,6 +23,7 @@ class LoRALinear(nn.Module):
     (B0, A0) has a zero factor no copy of it is kept and the start equals the base bit for bit.
     """
 
+    factors = ("B", "A")
     weight: Tensor
     bias: Tensor
     B0: Tensor | None
@@ -51,20 +53,24 @@ class LoRALinear(nn.Module):
 
 
 def freeze(module: nn.Module, *, keep: Sequence[str] = ()) -> None:
-    """Turns the module's own parameters into buffers, but for those named in `keep`."""
-    for name, parameter in list(module._parameters.items()):
-        if parameter is not None and name not in keep:
-            del module._parameters[name]
-            module.register_buffer(name, parameter.detach())
+    """Turns the module's own parameters into buffers, but for those named in `keep`; `merge` knows them again."""
+    frozen = [name for name, parameter in module._parameters.items() if parameter is not None and name not in keep]
+    for name in frozen:
+        parameter = module._parameters.pop(name)
+        module.register_buffer(name, parameter.detach())  # type: ignore[union-attr]
+    if frozen:
+        module.__dict__.setdefault("frozen_parameters", []).extend(frozen)
 
 
 def target_layers(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
-    """The names of the linear layers meant: "hidden" (all but the first and the last), "all", or a list of names."""
+    """The names of the linear layers meant: "hidden" (what the network says; all but the first and the last where it does not),
+    "all", or a list of names."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if isinstance(targets, str):
         if targets not in ("hidden", "all"):
             raise ValueError(f"there is no targets {targets!r} (choices: hidden, all, or a list of layer names)")
-        chosen = linear if targets == "all" else linear[1:-1]
+        hidden = getattr(network, "hidden_layers", linear[1:-1])
+        chosen = linear if targets == "all" else [name for name in linear if name in hidden]
     else:
         unknown = [name for name in targets if name not in linear]
         if unknown:
@@ -96,7 +102,7 @@ def adapt(
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"the adapter's scale is {scale}; it must be a positive number")
-    adapted = copy.deepcopy(network)
+    adapted = _unfactorised(network)
     linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
     chosen = target_layers(adapted, targets if isinstance(rank, int) else list(rank))
     ranks = dict.fromkeys(chosen, rank) if isinstance(rank, int) else rank
@@ -124,6 +130,15 @@ def adapt(
     return adapted
 
 
+def _unfactorised(network: nn.Module) -> nn.Module:
+    """A copy with W itself in place of every diag(exp s) V."""
+    plain = copy.deepcopy(network)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, FactorisedLinear):
+            plain.set_submodule(name, module.plain())
+    return plain
+
+
 def unfactored(network: nn.Module) -> nn.Module:
     """A copy in which the weight W of every adapted layer is trained itself, and all else as before."""
     plain = copy.deepcopy(network)
@@ -139,14 +154,12 @@ def unfactored(network: nn.Module) -> nn.Module:
 
 
 def merge(network: nn.Module) -> nn.Module:
-    """A plain network with W0 + s (B A - B0 A0) in place of every adapter, its weights parameters again."""
-    merged = unfactored(network)
+    """A plain network with W0 + s (B A - B0 A0) in place of every adapter, what was frozen trained again, and no weight
+    factorised."""
+    merged = _unfactorised(unfactored(network))
     for module in merged.modules():
-        if isinstance(module, nn.Linear):
-            for key in ("weight", "bias"):
-                value = module._buffers.pop(key, None)
-                if value is not None:
-                    module.register_parameter(key, nn.Parameter(value))
+        for name in module.__dict__.pop("frozen_parameters", ()):
+            module.register_parameter(name, nn.Parameter(module._buffers.pop(name)))  # type: ignore[arg-type]
     return merged
 
 

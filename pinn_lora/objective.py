@@ -18,7 +18,7 @@ from pinn_lora.catalog import choose
 from pinn_lora.engines import FunctionalEngine, JetEngine, Term
 from pinn_lora.initializers import Probe
 from pinn_lora.lora import Blocks, adapt, target_layers, unfactored
-from pinn_lora.network import MLP
+from pinn_lora.networks import Network
 from pinn_lora.places import place_of
 from pinn_lora.problem import Problem
 
@@ -63,16 +63,18 @@ class Objective:
             choose(name, names, what="weighted term")
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"the weight of {name} is {weight}; it must be a finite number, at least 0")
-        jets = isinstance(self.network, MLP)
+        jets = isinstance(self.network, Network)
         kind = choose(self.engine or ("jets" if jets else "functional"), ["jets", "functional"], what="engine")
         if kind == "jets" and not jets:
             raise ValueError(
-                f"engine='jets' needs a pinn_lora.MLP, not a {type(self.network).__name__}; use 'functional'"
+                f"engine='jets' needs a network of pinn_lora, not a {type(self.network).__name__}; use 'functional'"
             )
         if self.compile and kind != "jets":
-            raise ValueError("compile=True needs the engine 'jets'; leave it out for other networks than pinn_lora.MLP")
+            raise ValueError(
+                "compile=True needs the engine 'jets'; leave it out for other networks than those of pinn_lora"
+            )
         if kind == "jets":
-            engine = JetEngine(self.problem, cast(MLP, self.network), self.blocks, compile=self.compile)
+            engine = JetEngine(self.problem, cast(Network, self.network), self.blocks, compile=self.compile)
         else:
             engine = FunctionalEngine(self.problem, self.network, self.blocks)
         object.__setattr__(self, "_engine", engine)

@@ -1,4 +1,4 @@
-"""The passes through an MLP that cost the time of a training step: jets forward, their adjoint, gradients of the layers.
+"""The passes through a network that cost the time of a training step: jets forward, their adjoint, gradients of the layers.
 
 `Passes` runs them operation by operation. `CompiledPasses` traces each once for every shape it meets and gives it to
 TorchInductor, which fuses what lies between two matrix products into one loop; the numbers are the same.
@@ -9,82 +9,112 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from pinn_lora.activations import ACTIVATIONS
 from pinn_lora.clock import seconds
-from pinn_lora.jets import Indices, max_order
+from pinn_lora.jets import Indices
 from pinn_lora.lora import DenseBlock, PairBlock
-from pinn_lora.network import Layer, Tape, adjoint_jets, as_matrix, forward_jets
+from pinn_lora.program import (
+    Adjoints,
+    Dense,
+    Frame,
+    Layer,
+    Record,
+    Step,
+    Tape,
+    adjoint_jets,
+    as_matrix,
+    forward_jets,
+)
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What is trained of one layer: its factors or its weight, and its bias."""
+    """What is trained of one layer: its factors, or its weight, as W or as diag(exp s) V, and its bias."""
 
-    pair: PairBlock | None
-    weight: DenseBlock | None
-    bias: DenseBlock | None
+    pair: PairBlock | None = None
+    weight: DenseBlock | None = None  # W, or V where there is an s
+    s: DenseBlock | None = None
+    bias: DenseBlock | None = None
 
     @property
     def blocks(self) -> list[PairBlock | DenseBlock]:
-        return [block for block in (self.pair, self.weight, self.bias) if block is not None]
+        return [block for block in (self.pair, self.weight, self.s, self.bias) if block is not None]
 
 
 class Bound(NamedTuple):
-    """theta, the layers it makes and every layer's trained factors (B, A), () where it has none."""
+    """theta, the layers and alpha that it makes, and every layer's trained factors: (B, A), (exp s, W), or () where it has
+    none."""
 
     theta: Tensor
     layers: list[Layer]
+    alpha: Tensor | None
     factors: list[tuple[Tensor, ...]]
-
-
-class Record(NamedTuple):
-    """What a forward pass leaves for its adjoint: every layer's input jets, and the hidden layers' tapes."""
-
-    inputs: list[Tensor]
-    tapes: list[Tape]
 
 
 @dataclass(frozen=True)
 class Passes:
-    """The passes for one set of derivatives, one activation and one choice of what is trained."""
+    """The passes for one set of derivatives, one network's steps and activation and one choice of what is trained."""
 
     indices: Indices
+    steps: tuple[Step, ...]
     activation: str
     plan: tuple[LayerPlan, ...]
+    alpha: DenseBlock | None
 
     @cache  # noqa: B019 - one object for equal passes, whose kernels are found again
     def compiled(self) -> CompiledPasses:
-        return CompiledPasses(self.indices, self.activation, self.plan)
+        return CompiledPasses(self.indices, self.steps, self.activation, self.plan, self.alpha)
 
-    @property
-    def lowest(self) -> int:
-        """The first layer that is trained: the adjoint stops there."""
-        return next(i for i, layer in enumerate(self.plan) if layer.blocks)
+    @cached_property
+    def inputs(self) -> list[int]:
+        """The register that every layer reads."""
+        sources = {step.layer: step.sources[0] for step in self.steps if step.layer is not None}
+        return [sources[i] for i in range(len(self.plan))]
+
+    @cached_property
+    def live(self) -> list[bool]:
+        """The registers that something trained has a part in: the adjoint goes no further."""
+        found = [False]
+        for step in self.steps:
+            trained = step.layer is not None and bool(self.plan[step.layer].blocks)
+            mixed = step.connection is not None and self.alpha is not None
+            found.append(trained or mixed or any(found[source] for source in step.sources))
+        return found
+
+    @cached_property
+    def trained(self) -> list[int]:
+        """The layers of which something is trained."""
+        return [i for i, layer in enumerate(self.plan) if layer.blocks]
+
+    def frame(self, bound: Bound, *, pure: bool = False) -> Frame:
+        return Frame(bound.layers, bound.alpha, self.indices, self.activation, pure)
 
     def forward(self, bound: Bound, features: Tensor) -> tuple[Tensor, Record]:
         """Output jets (S, N, fields)."""
-        outputs, inputs, tapes = forward_jets(bound.layers, features, self.indices, self.activation)
-        return outputs, Record(inputs, tapes)
+        record = forward_jets(self.steps, self.frame(bound), features)
+        return record.values[-1], record
 
-    def adjoints(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
-        """The adjoints of the pre-activations of layer `lowest` and all above it, for the outputs' adjoint `seed`."""
-        return adjoint_jets(bound.layers, record.tapes, seed, self.indices, self.lowest)
+    def adjoints(self, bound: Bound, record: Record, seed: Tensor) -> Adjoints:
+        """Those of everything trained, for the outputs' adjoint `seed`."""
+        return adjoint_jets(self.steps, self.frame(bound), record, seed, self.live)
 
     def gradients(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
-        """The gradients of everything trained, layer by layer, in the order of `LayerPlan.blocks`."""
-        return self._gradients(self.adjoints(bound, record, seed), record.inputs, bound.factors)
+        """The gradients of everything trained, layer by layer, in the order of `LayerPlan.blocks`, and last of alpha."""
+        return self._gradients(bound, record, self.adjoints(bound, record, seed))
 
-    def _gradients(self, adjoints: list[Tensor], inputs: Sequence[Tensor], factors: Sequence[tuple[Tensor, ...]]):
-        found = []
-        for i, D in enumerate(adjoints, start=self.lowest):
-            found += layer_gradients(self.plan[i], D, inputs[i], factors[i])
-        return found
+    def _gradients(self, bound: Bound, record: Record, found: Adjoints) -> list[Tensor]:
+        gradients = []
+        for i in self.trained:
+            H = record.values[self.inputs[i]]
+            gradients += layer_gradients(self.plan[i], found.layers[i], H, bound.factors[i])
+        if self.alpha is not None:
+            gradients.append(torch.stack([found.connections[k].sum() for k in sorted(found.connections)]))
+        return gradients
 
 
 def layer_gradients(plan: LayerPlan, D: Tensor, H: Tensor, factors: tuple[Tensor, ...]) -> list[Tensor]:
@@ -97,7 +127,8 @@ def layer_gradients(plan: LayerPlan, D: Tensor, H: Tensor, factors: tuple[Tensor
         B, A = factors
         found += [plan.pair.scale * ((A @ H2) @ D2.T).T, plan.pair.scale * ((B.T @ D2) @ H2.T)]
     if plan.weight is not None:
-        found.append((H2 @ D2.T).T if len(H2) < len(D2) else D2 @ H2.T)
+        G = (H2 @ D2.T).T if len(H2) < len(D2) else D2 @ H2.T
+        found += [G] if plan.s is None else [factors[0][:, None] * G, (factors[1] * G).sum(1)]
     if plan.bias is not None:
         found.append(D[0].sum(0))
     return found
@@ -107,48 +138,65 @@ def layer_gradients(plan: LayerPlan, D: Tensor, H: Tensor, factors: tuple[Tensor
 class CompiledPasses(Passes):
     """The same numbers from compiled code. The tapes it leaves have no phi: making it again costs less than memory."""
 
-    def forward(self, bound: Bound, features: Tensor) -> tuple[Tensor, Record]:
-        found = _run(self._forward, [features, *_flat(bound)])
-        hidden = len(self.plan) - 1
-        tapes = [Tape(z, []) for z in found[1 + hidden :]]
-        return found[0], Record([features, *found[1 : 1 + hidden]], tapes)
+    @cached_property
+    def dense(self) -> list[tuple[int, Dense]]:
+        """The activated layers' steps, with the register that each makes."""
+        return [(i, step) for i, step in enumerate(self.steps, start=1) if isinstance(step, Dense)]
 
-    def adjoints(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
-        return _run(self._adjoints, self._arguments(bound, record, seed))
+    def forward(self, bound: Bound, features: Tensor) -> tuple[Tensor, Record]:
+        found, made = _run(self._forward, [features, *_flat(bound)]), len(self.steps)
+        tapes = {step.number: Tape(z, []) for (_, step), z in zip(self.dense, found[made:], strict=True)}
+        return found[made - 1], Record([features, *found[:made]], tapes)
+
+    def adjoints(self, bound: Bound, record: Record, seed: Tensor) -> Adjoints:
+        found = _run(self._adjoints, self._arguments(bound, record, seed))
+        layers = dict(zip(self.trained, found, strict=False))
+        return Adjoints(layers, dict(enumerate(found[len(layers) :])))
 
     def gradients(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
         return _run(self._all_gradients, self._arguments(bound, record, seed))
 
     def _forward(self, features: Tensor, *flat: Tensor) -> list[Tensor]:
-        layers, _ = self._unflat(flat)
-        outputs, inputs, tapes = forward_jets(layers, features, self.indices, self.activation, pure=True)
-        return [outputs, *inputs[1:], *(tape.z for tape in tapes)]
+        record = forward_jets(self.steps, self.frame(self._unflat(flat), pure=True), features)
+        return [*record.values[1:], *(record.tapes[step.number].z for _, step in self.dense)]
+
+    def _again(self, rest: Sequence[Tensor]) -> tuple[Bound, Record]:
+        """The network and the record of a forward pass, from all arguments but the seed."""
+        made = len(self.steps)
+        values, z, flat = rest[:made], rest[made : made + len(self.dense)], rest[made + len(self.dense) :]
+        bound = self._unflat(flat)
+        frame = self.frame(bound, pure=True)
+        made_again = zip(self.dense, z, strict=True)
+        tapes = {step.number: step.tape(frame, u, values[i][0]) for (i, step), u in made_again}
+        return bound, Record(list(values), tapes)
 
     def _adjoints(self, seed: Tensor, *rest: Tensor) -> list[Tensor]:
-        depth = len(self.plan)
-        inputs, z, (layers, _) = rest[:depth], rest[depth : 2 * depth - 1], self._unflat(rest[2 * depth - 1 :])
-        derivatives, order, tapes = ACTIVATIONS[self.activation].derivatives, max_order(self.indices) + 1, []
-        for i in range(depth - 1):
-            phi = derivatives(z[i][0] + layers[i].bias, order, inputs[i + 1][0])
-            tapes.append(Tape(z[i], phi))
-        return adjoint_jets(layers, tapes, seed, self.indices, self.lowest, pure=True)
+        bound, record = self._again(rest)
+        found = adjoint_jets(self.steps, self.frame(bound, pure=True), record, seed, self.live)
+        rows = [] if self.alpha is None else [found.connections[k] for k in sorted(found.connections)]
+        return [*(found.layers[i] for i in self.trained), *rows]
 
     def _all_gradients(self, seed: Tensor, *rest: Tensor) -> list[Tensor]:
-        depth = len(self.plan)
-        _, factors = self._unflat(rest[2 * depth - 1 :])
-        return self._gradients(self._adjoints(seed, *rest), rest[:depth], factors)
+        bound, record = self._again(rest)
+        found = adjoint_jets(self.steps, self.frame(bound, pure=True), record, seed, self.live)
+        return self._gradients(bound, record, found)
 
     def _arguments(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
-        return [seed.contiguous(), *record.inputs, *(tape.z for tape in record.tapes), *_flat(bound)]
+        """The seed and the record, without the outputs, which no adjoint reads."""
+        z = [record.tapes[step.number].z for _, step in self.dense]
+        return [seed.contiguous(), *record.values[:-1], *z, *_flat(bound)]
 
-    def _unflat(self, flat: Sequence[Tensor]) -> tuple[list[Layer], list[tuple[Tensor, ...]]]:
-        depth, rest = len(self.plan), iter(flat[2 * len(self.plan) :])
-        layers = [Layer(flat[2 * i], flat[2 * i + 1]) for i in range(depth)]
-        return layers, [(next(rest), next(rest)) if plan.pair is not None else () for plan in self.plan]
+    def _unflat(self, flat: Sequence[Tensor]) -> Bound:
+        depth = len(self.plan)
+        layers, rest = [Layer(flat[2 * i], flat[2 * i + 1]) for i in range(depth)], iter(flat[2 * depth :])
+        alpha = next(rest) if any(step.connection is not None for step in self.steps) else None
+        pairs = [(next(rest), next(rest)) if plan.pair or plan.s else () for plan in self.plan]
+        return Bound(flat[0], layers, alpha, pairs)
 
 
 def _flat(bound: Bound) -> list[Tensor]:
-    return [tensor for group in (*bound.layers, *bound.factors) for tensor in group]
+    alpha = [] if bound.alpha is None else [bound.alpha]
+    return [*(t for layer in bound.layers for t in layer), *alpha, *(t for pair in bound.factors for t in pair)]
 
 
 _kernels: dict[tuple, Callable[..., list[Tensor]]] = {}

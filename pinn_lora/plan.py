@@ -13,7 +13,7 @@ import torch
 
 from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, StudyConfig, load_problem
 from pinn_lora.lora import Blocks, adapt
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 from pinn_lora.objective import Objective
 from pinn_lora.points import first_points
 from pinn_lora.problem import Problem

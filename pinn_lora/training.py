@@ -17,7 +17,7 @@ from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
 from pinn_lora.loop import Budget, train
 from pinn_lora.lora import Blocks, LoRALinear, adapt, merge
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 from pinn_lora.objective import probe
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points

@@ -155,7 +155,7 @@ def test_a_network_of_another_make_comes_back_with_its_base(tmp_path):
     again = pl.Solution.load(tuned.save(tmp_path / "tuned"), base=start)
     assert_same(again.network, tuned.network)
     folder = start.save(tmp_path / "base")
-    with pytest.raises(ValueError, match="network that is no MLP of pinn_lora; pass base="):
+    with pytest.raises(ValueError, match="network that is none of pinn_lora's; pass base="):
         pl.Solution.load(folder)
     assert_same(pl.Solution.load(folder, base=pl.Solution(PROBLEM, moved(pl.merge(network)))).network, network)
 

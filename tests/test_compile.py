@@ -14,7 +14,7 @@ import pinn_lora as pl
 from pinn_lora import objective as objective_module
 from pinn_lora import passes
 from pinn_lora.lora import Blocks, adapt
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 from pinn_lora.objective import Objective
 from pinn_lora.points import first_points
 

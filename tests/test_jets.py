@@ -18,6 +18,8 @@ from pinn_lora.jets import (
     cos,
     exp,
     log,
+    multiply_add,
+    multiply_adjoint,
     sin,
     tanh,
 )
@@ -241,3 +243,21 @@ def test_a_jet_is_no_exponent():
     for call in (lambda: x**x, lambda: 2.0**x, lambda: TWO**x):
         with pytest.raises(TypeError):
             call()
+
+
+@pytest.mark.parametrize("indices", SETS.values(), ids=SETS.keys())
+def test_multiply_add_is_leibniz_rule_and_its_adjoint_the_transpose(indices):
+    """v + f g against the jets' own product, and <seed, f g> against its gradient in g by autograd."""
+    generator = torch.Generator().manual_seed(8)
+    shape = (len(indices), 5, 3)
+    v, f, g, seed = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
+    expected = v + (Jet(f, indices) * Jet(g, indices)).data
+    before = [x.clone() for x in (v, f, g, seed)]
+    for pure in (False, True):
+        torch.testing.assert_close(multiply_add(v, f, g, indices, pure=pure), expected, rtol=1e-14, atol=1e-14)
+    watched = g.clone().requires_grad_()
+    (seed * (Jet(f, indices) * Jet(watched, indices)).data).sum().backward()
+    for pure in (False, True):
+        found = multiply_adjoint(f, seed, indices, pure=pure)
+        torch.testing.assert_close(found, watched.grad, rtol=1e-13, atol=1e-13)
+    assert all(torch.equal(x, y) for x, y in zip((v, f, g, seed), before, strict=True))

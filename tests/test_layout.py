@@ -24,6 +24,7 @@ LEVELS: list[set[str]] = [
         "dde",
         "dde.load",
         "domain",
+        "factorised",
         "families",
         "families.figures",
         "figures",
@@ -35,7 +36,8 @@ LEVELS: list[set[str]] = [
         "references",
     },
     {"activations", "ball", "dde.geometry"},
-    {"checks.differences", "folders", "lora", "network", "problem", "workers"},
+    {"program"},
+    {"checks.differences", "folders", "lora", "networks", "problem", "workers"},
     {
         "adapters",
         "dde.networks",

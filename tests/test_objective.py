@@ -208,7 +208,7 @@ def test_the_same_numbers_every_time():
         (lambda: objective(engine="jet"), r"no engine 'jet'; did you mean 'jets'\? \(choices: jets, functional\)"),
         (
             lambda: objective(engine="jets", network=nn.Sequential(nn.Linear(2, 1)).double()),
-            r"engine='jets' needs a pinn_lora.MLP, not a Sequential; use 'functional'",
+            r"engine='jets' needs a network of pinn_lora, not a Sequential; use 'functional'",
         ),
         (
             lambda: objective(points={"residual": (SOFT.domain.sample(5),)}),

@@ -5,8 +5,7 @@ import torch
 
 import pinn_lora as pl
 from pinn_lora.dde.taylor import AutogradOperator
-from pinn_lora.jets import Jet, closure
-from pinn_lora.network import forward_jets
+from pinn_lora.jets import closure
 from pinn_lora.problem import Coordinates, Field
 
 DOMAIN = pl.Domain(x=(-1.0, 1.0), t=(0.0, 2.0))
@@ -45,10 +44,7 @@ CALLS = {  # name: call, the derivatives of both fields that it depends on
 
 
 def fields_of(net, points, indices):
-    jets = [Jet.coordinate(points, i, indices) for i in range(2)]
-    layers = net.effective_layers({k: v.detach() for k, v in net.named_parameters()})
-    outputs, _, _ = forward_jets(layers, net.feature_jets(jets), indices, net.activation)
-    outputs = outputs.detach().requires_grad_()
+    outputs = net.jets(points, indices).requires_grad_()
     return outputs, [Field(data, indices, DOMAIN.names) for data in outputs.unbind(-1)]
 
 

@@ -18,7 +18,7 @@ from pinn_lora.domain import BOUNDARY, Domain
 from pinn_lora.engines import FunctionalEngine, JetEngine, Term
 from pinn_lora.jets import Jet
 from pinn_lora.lora import Blocks
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 from pinn_lora.places import ProblemError, place_of, sentence
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, periodic
 

@@ -12,7 +12,7 @@ from pinn_lora.activations import ACTIVATIONS
 from pinn_lora.dde.load import load_deepxde
 from pinn_lora.domain import Domain
 from pinn_lora.lora import LoRALinear, freeze
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 
 
 def is_adapted(network: nn.Module) -> bool:

@@ -23,7 +23,7 @@ from pinn_lora.families.family import Family, check_members, error_of, solve_fam
 from pinn_lora.families.neighbours import varying
 from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.lora import adapt
-from pinn_lora.network import MLP
+from pinn_lora.networks.mlp import MLP
 from pinn_lora.problem import Problem
 from pinn_lora.results import now
 from pinn_lora.solution import Solution, Status
