@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from pinn_lora import initializers
 from pinn_lora.catalog import choose, names
 from pinn_lora.config import ConfigError, PretrainConfig, Strict, check_model, coefficient, load_problem, read_toml
-from pinn_lora.families.neighbours import is_number
+from pinn_lora.families.neighbours import is_number, varying
 from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
 
@@ -70,6 +71,13 @@ class FamilyConfig(Strict):
     pretrain: PretrainConfig = PretrainConfig()  # of the bases, and of the members that are trained from scratch
     from_scratch: int = Field(0, ge=0)  # how many members are also trained from scratch, to compare with
     seeds: list[int] = Field([0], min_length=1)
+    ranks: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, min_length=1
+    )  # each member straight from the base at each
+    rank_members: list[dict[str, Any]] | None = Field(
+        None, min_length=1
+    )  # these alone; each what differs from the base
+    rank_seeds: list[int] | None = Field(None, min_length=1)  # of `seeds`; the first where not given
     jobs: int = Field(1, ge=1)
     threads: int = Field(1, ge=1)
     compile: bool = False
@@ -80,10 +88,40 @@ class FamilyConfig(Strict):
             raise ValueError("give either members, a list of coefficients, or vary, ranges of them")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds = {self.seeds}: a seed stands twice")
+        self._check_ranks()
         find_preset(self.method)
         if self.initializer is not None:
             choose(self.initializer, names(initializers), what="start")
         return self
+
+    def _check_ranks(self) -> None:
+        if self.ranks is None:
+            for name in ("rank_members", "rank_seeds"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is given without ranks; give the ranks to try, or leave {name} out")
+            return
+        if len(set(self.ranks)) < len(self.ranks):
+            raise ValueError(f"ranks = {self.ranks}: a rank stands twice")
+        for seed in self.rank_seeds or []:
+            if seed not in self.seeds:
+                raise ValueError(
+                    f"rank_seeds names seed {seed}, which has no base (choices: {', '.join(map(str, self.seeds))})"
+                )
+
+    def rank_problems(self, base: Problem, members: Sequence[Problem], *, origin: str | Path = ".") -> list[Problem]:
+        """The members that are adapted at every rank; none where no ranks are given."""
+        if self.ranks is None or self.rank_members is None:
+            return [member for member in members if member != base] if self.ranks else []
+        chosen = [load_problem(self.problem, {**self.base, **values}, folder=origin) for values in self.rank_members]
+        for i, member in enumerate(chosen):
+            if member == base or member in chosen[:i]:
+                why = "is the base itself" if member == base else "stands twice"
+                raise ConfigError(f"rank_members: {member!r} {why}; leave it out")
+        known = varying([base, *members])
+        for name in varying([base, *chosen]):
+            if name not in known:
+                raise ConfigError(f"rank_members vary {name}, and the family varies {', '.join(known)}")
+        return chosen
 
     def problems(self, *, origin: str | Path = ".") -> tuple[Problem, list[Problem]]:
         """The base's problem and the members'; the path of a problem is taken from the folder `origin`."""

@@ -6,18 +6,17 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from pinn_lora.families.figures import MEASURES, plot_family
+from pinn_lora.families.rank_figure import plot_ranks
+from pinn_lora.families.rank_report import rank_table, rank_verdict, ranks_of
+from pinn_lora.families.rows import WORKS, Row, error_in, place_of, told
 from pinn_lora.figures import ReportError, median, number, short
 from pinn_lora.report import embed, write_csv
 
 RECORD = "family_study.json"
-WORKS = 0.25  # an adapter that ends above this share of the zero-shot error did not carry over
-
-Row = dict[str, Any]
 
 
 def is_family(folder: str | Path) -> bool:
@@ -36,48 +35,46 @@ def family_report(folder: str | Path) -> Path:
         raise ReportError(f"'{folder}' has no solved member yet: run the same command again to go on.")
     key = "relative_l2" if any(row["relative_l2"] is not None for row in record["rows"]) else "residual"
     seeds, members = seed_rows(record, key), member_rows(record, key)
+    tried = record.get("ranks", [])
+    ranks = rank_table(tried, record["varied"], key) if tried else []
     for name, rows in {
         "family": record["rows"],
         "scratch": record["scratch"],
         "seeds": seeds,
         "members": members,
+        "ranks": ranks,
+        "rank_runs": tried,
     }.items():
         if rows:
             write_csv(folder / f"{name}.csv", rows)
-    image = None
-    if len(record["varied"]) <= 2:
-        (folder / "figures").mkdir(exist_ok=True)
-        drawn = plot_family(record["rows"], record["varied"], base=record["bases"][0], scratch=record["scratch"])
-        image = embed(drawn, folder / "figures" / "error-parameter.png", limit=300_000)
-    told = {
+    given = {
         "record": record,
+        "ranks": ranks,
+        "tried": ranks_of(tried),
+        "rank_verdict": rank_verdict(tried, record["varied"], key) if ranks else [],
         "seeds": seeds,
         "members": members,
         "key": key,
         "measure": MEASURES[key][1],
-        "image": image,
+        **_images(folder, record, key),
     }
-    page = _template().render(**told, verdict=verdict(record, seeds, members, key), source=_source(folder))
+    page = _template().render(**given, verdict=verdict(record, seeds, members, key), source=_source(folder))
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _error(row: Row, key: str) -> float:
-    """The error of a row; infinite where the run diverged or there is none."""
-    value = number(row[key])
-    return math.inf if row["status"] == "DIVERGED" or math.isnan(value) else value
-
-
-def _place(row: Row, varied: Sequence[str]) -> tuple:
-    return tuple(row[name] for name in varied)
-
-
-def told(row: Row, varied: Sequence[str]) -> str:
-    """A row's coefficients in words."""
-    return ", ".join(
-        f"{name} = {row[name]:.4g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in varied
-    )
+def _images(folder: Path, record: Row, key: str) -> dict[str, str | None]:
+    """The figures, written as PNG and to stand in the page; None for what is not to be drawn."""
+    drawn, varied, base = {}, record["varied"], record["bases"][0]
+    if len(varied) <= 2:
+        drawn["error-parameter"] = plot_family(record["rows"], varied, base=base, scratch=record["scratch"])
+    if record.get("ranks"):
+        drawn["rank-distance"] = plot_ranks(record["ranks"], varied, base=base, key=key)
+    if drawn:
+        (folder / "figures").mkdir(exist_ok=True)
+    made = {name: embed(figure, folder / "figures" / f"{name}.png", limit=300_000) for name, figure in drawn.items()}
+    return {"image": made.get("error-parameter"), "rank_image": made.get("rank-distance")}
 
 
 def seed_rows(record: Row, key: str) -> list[Row]:
@@ -92,7 +89,7 @@ def seed_rows(record: Row, key: str) -> list[Row]:
         made = [row for row in record["scratch"] if row["seed"] == base["seed"]]
         if not own:
             continue
-        worst = max(own, key=lambda row: _error(row, key))
+        worst = max(own, key=lambda row: error_in(row, key))
         family = math.fsum(row["seconds"] for row in own)
         scratch = math.fsum(row["seconds"] for row in made) / len(made) if made else math.nan
         gain = scratch - family / len(own)
@@ -100,8 +97,8 @@ def seed_rows(record: Row, key: str) -> list[Row]:
             {
                 "seed": base["seed"],
                 "members": len(own),
-                "median": median(_error(row, key) for row in own),
-                "worst": _error(worst, key),
+                "median": median(error_in(row, key) for row in own),
+                "worst": error_in(worst, key),
                 "worst_at": told(worst, record["varied"]),
                 "diverged": sum(row["status"] == "DIVERGED" for row in own),
                 "base": number(base[key]),
@@ -120,10 +117,10 @@ def member_rows(record: Row, key: str) -> list[Row]:
     """One row a member, medians over the seeds; `to_base` is its error over the base's on its own problem."""
     varied, rows = record["varied"], []
     base = median(number(base[key]) for base in record["bases"])
-    for place in dict.fromkeys(_place(row, varied) for row in record["rows"]):
-        own = [row for row in record["rows"] if _place(row, varied) == place]
-        made = [_error(row, key) for row in record["scratch"] if _place(row, varied) == place]
-        errors = [_error(row, key) for row in own]
+    for place in dict.fromkeys(place_of(row, varied) for row in record["rows"]):
+        own = [row for row in record["rows"] if place_of(row, varied) == place]
+        made = [error_in(row, key) for row in record["scratch"] if place_of(row, varied) == place]
+        errors = [error_in(row, key) for row in own]
         zero_shot = median(number(row[MEASURES[key][0]]) for row in own)
         rows.append(
             {

@@ -4,6 +4,7 @@ family_study.json, config.toml      what was asked, with versions and machine, a
 seed-<n>/base/                      the pretrained solution
 seed-<n>/family/                    one adapter a member, as `Family.save` writes them
 seed-<n>/scratch/<member>/          members trained from scratch, to compare with
+seed-<n>/ranks/<member>-rank-<r>/   members adapted straight from the base, at every rank of `ranks`
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pinn_lora.config import ConfigError
 from pinn_lora.families.config import FamilyConfig, check_family
 from pinn_lora.families.family import Family, check_members, error_of, solve_family
 from pinn_lora.families.neighbours import varying
+from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
 from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.lora import adapt
 from pinn_lora.networks.mlp import MLP
@@ -42,10 +44,11 @@ def run_family(
     origin: str | Path = ".",
     progress: bool = True,
 ) -> Path:
-    """Makes what is missing of a family into `folder`: for every seed a base, its adapters, and `from_scratch` members
-    trained from scratch. ConfigError for what cannot be solved and for a folder that holds something else."""
+    """Makes what is missing of a family into `folder`: for every seed a base, its adapters, `from_scratch` members trained
+    from scratch, and members adapted straight from the base at each of `ranks`. ConfigError for what cannot be solved and
+    for a folder that holds something else."""
     folder = Path(folder)
-    base, members = _plan(config, origin)
+    base, members, runs = _plan(config, folder, origin)
     started = _open(folder, config, source)
     told = {"command": command, "started": started}
     bases = [(config, base, folder / f"seed-{seed}" / "base", seed) for seed in config.seeds]
@@ -55,7 +58,7 @@ def run_family(
         place = folder / f"seed-{seed}"
         family = _solve(config, Solution.load(place / "base", problem=base), members, place / "family", seed, progress)
         rows += [{"seed": seed, **row} for row in family.table()]
-        _write(folder, config, told, base, members, rows)
+        _write(folder, config, told, base, members, rows, runs)
     chosen = _chosen(config, base, members)
     scratch = [
         (config, members[i], folder / f"seed-{seed}" / "scratch" / f"{i + 1:03d}", seed)
@@ -63,23 +66,29 @@ def run_family(
         for i in chosen
     ]
     _make(scratch, config, "from scratch", progress)
-    _write(folder, config, {**told, "finished": now()}, base, members, rows)
+    _write(folder, config, told, base, members, rows, runs)
+    try:
+        make_ranks(config, runs, progress=progress)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    _write(folder, config, {**told, "finished": now()}, base, members, rows, runs)
     return folder
 
 
-def _plan(config: FamilyConfig, origin: str | Path) -> tuple[Problem, list[Problem]]:
-    """The problems, once all is known to fit: ConfigError before anything is written or trained."""
+def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Problem, list[Problem], list[RankRun]]:
+    """The problems and the runs at other ranks, once all is known to fit: ConfigError before anything is written or trained."""
     base, members = config.problems(origin=origin)
     try:
         check_members(base, members, config.method)
-        adapt(_network(config, base), rank=config.rank)
+        adapt(_network(config, base), rank=max([config.rank, *(config.ranks or [])]))
+        runs = plan_ranks(config, base, members, folder, origin=origin)
         known = [name for name, _, _ in base.terms()]
         for name in config.weights:
             if name not in known:
                 raise ValueError(f"there is no loss term {name!r} to weigh (terms: {', '.join(known)})")
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return base, members
+    return base, members, runs
 
 
 def _network(config: FamilyConfig, problem: Problem) -> MLP:
@@ -97,6 +106,7 @@ def _open(folder: Path, config: FamilyConfig, source: str) -> str:
         for place in folder.glob("seed-*"):
             clear_partial(place)
             clear_partial(place / "scratch")
+            clear_partial(place / "ranks")
         return record["started"]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
@@ -159,6 +169,7 @@ def _write(
     base: Problem,
     members: list[Problem],
     rows: list[dict[str, Any]],
+    runs: list[RankRun],
 ) -> None:
     """Every number of the report into family_study.json; of what is not there yet nothing is said."""
     varied = list(varying([base, *members]))
@@ -176,10 +187,15 @@ def _write(
         "machine": {**machine("cpu"), "threads": config.threads, "jobs": config.jobs},
         "base": repr(base),
         "varied": varied,
-        "planned": {"members": len(members) * len(config.seeds), "scratch": config.from_scratch * len(config.seeds)},
+        "planned": {
+            "members": len(members) * len(config.seeds),
+            "scratch": config.from_scratch * len(config.seeds),
+            "ranks": len(runs),
+        },
         "bases": _finite(bases),
         "rows": _finite(rows),
         "scratch": _finite(scratch),
+        "ranks": _finite(rank_rows(runs, varied)),
     }
     write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
 

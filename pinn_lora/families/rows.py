@@ -1,0 +1,31 @@
+"""What the tables of a family's page share: a row's error, its place in the family, and that in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pinn_lora.figures import number
+
+WORKS = 0.25  # an adapter that ends above this share of the zero-shot error did not carry over
+
+Row = dict[str, Any]
+
+
+def error_in(row: Row, key: str) -> float:
+    """The error of a row; infinite where the run diverged or there is none."""
+    value = number(row[key])
+    return math.inf if row["status"] == "DIVERGED" or math.isnan(value) else value
+
+
+def place_of(row: Row, varied: Sequence[str]) -> tuple:
+    """The values of the coefficients that vary."""
+    return tuple(row[name] for name in varied)
+
+
+def told(row: Row, varied: Sequence[str]) -> str:
+    """A row's coefficients in words."""
+    return ", ".join(
+        f"{name} = {row[name]:.4g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in varied
+    )
