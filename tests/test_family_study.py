@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
 def test_every_seed_has_a_base_its_members_and_what_it_is_compared_with(finished):
     record = record_of(finished)
     assert record["finished"] and record["command"] == "pinn-lora family tiny.toml"
-    assert record["planned"] == {"members": 6, "scratch": 4} and record["varied"] == ["rho"]
+    assert record["planned"] == {"members": 6, "scratch": 4, "ranks": 0} and record["varied"] == ["rho"]
     assert (finished / "config.toml").read_text() == TINY
     assert {"torch", "deepxde", "pinn_lora", "python"} <= set(record["versions"])
     assert [(row["seed"], row["rho"]) for row in record["scratch"]] == [(0, 1.5), (0, 3.0), (1, 1.5), (1, 3.0)]
