@@ -21,6 +21,7 @@ from pinn_lora.network import MLP, units_first
 from pinn_lora.passes import Bound, LayerPlan, Passes, can_compile
 from pinn_lora.places import naming
 from pinn_lora.problem import Coordinates, Field, Problem, components
+from pinn_lora.products import FunctionalProducts, JetProducts
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,19 @@ class JetEngine:
         if plan.bias is not None:
             torch.sum(D[:, 0].unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
 
+    def products(self, bound: Bound, chunk: JetChunk) -> JetProducts:
+        """The components and the products with their Jacobian, from one forward pass and an adjoint of each component."""
+        outputs, record, found = self._forward(bound, chunk)
+        real, lowest, adjoints = slice(0, chunk.count), chunk.passes.lowest, []
+        for r in found:
+            seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
+            with torch.no_grad():
+                adjoints.append([D[:, real] for D in chunk.passes.adjoints(bound, record, seed)])
+        inputs = [H[:, real] for H in record.inputs[lowest:]]
+        return JetProducts(
+            torch.stack(found).detach(), self.plan[lowest:], bound.factors[lowest:], inputs, tuple(adjoints)
+        )
+
 
 def _outer(D: Tensor, H: Tensor, *, out: Tensor) -> None:
     """out (m n, N) = sum_s D_s H_s^T at each of the N points, for D (m, S, N) and H (n, S, N)."""
@@ -249,12 +263,7 @@ class FunctionalEngine:
         """r_i sees theta through the values Y_i at its own points alone: dr_i/dtheta = dr_i/dY_i dY_i/dtheta, so that the
         term itself is run once, on all points, and need not be one that torch.func can transform."""
         indices = chunk.term.indices
-        with torch.no_grad():
-            values = [self._values(theta, p, indices) for p in chunk.points]
-        values = [v.detach().requires_grad_() for v in values]
-        with torch.enable_grad():
-            found = self._run(chunk, values)
-        slopes = [torch.stack([_slope(r, v) for r in found]).permute(2, 0, 1, 3) for v in values]  # (N, C, S, fields)
+        found, slopes = self._slopes(theta, chunk)
 
         def one(theta: Tensor, points: tuple[Tensor, ...], slopes: tuple[Tensor, ...]) -> Tensor:
             see = lambda theta: tuple(self._values(theta, p[None], indices)[:, 0] for p in points)  # noqa: E731
@@ -262,7 +271,23 @@ class FunctionalEngine:
             return torch.func.vmap(lambda *c: pull(c)[0])(*slopes)
 
         J = torch.func.vmap(one, in_dims=(None, 0, 0))(theta, tuple(chunk.points), tuple(slopes))
-        return torch.stack(found).detach(), J.transpose(0, 1).detach()
+        return found, J.transpose(0, 1).detach()
+
+    def _slopes(self, theta: Tensor, chunk: FunctionalChunk) -> tuple[Tensor, list[Tensor]]:
+        """The components (C, N) and, of every point set, dr_i/dY_i (N, C, S, fields)."""
+        with torch.no_grad():
+            values = [self._values(theta, p, chunk.term.indices) for p in chunk.points]
+        values = [v.detach().requires_grad_() for v in values]
+        with torch.enable_grad():
+            found = self._run(chunk, values)
+        slopes = [torch.stack([_slope(r, v) for r in found]).permute(2, 0, 1, 3) for v in values]
+        return torch.stack(found).detach(), slopes
+
+    def products(self, theta: Tensor, chunk: FunctionalChunk) -> FunctionalProducts:
+        """The components and the products with their Jacobian, from one run of the term."""
+        found, slopes = self._slopes(theta, chunk)
+        values = [lambda theta, p=p: self._values(theta, p, chunk.term.indices) for p in chunk.points]
+        return FunctionalProducts(found, theta, values, [s.permute(1, 2, 0, 3) for s in slopes])
 
 
 def _slope(r: Tensor, values: Tensor) -> Tensor:

@@ -28,6 +28,14 @@ def available_mib(device: torch.device) -> float | None:
     return _line(_INFO, "MemAvailable:")
 
 
+def room_gib(device: torch.device, max_memory: float | None = None) -> float | None:
+    """What one computation may take, GiB: what the device has free, and no more than `max_memory`; None where the system does
+    not say and nothing is given."""
+    free = available_mib(device)
+    known = [gib for gib in (free and free / 1024, max_memory) if gib is not None]
+    return min(known, default=None)
+
+
 def check_room(what: str, size: int, device: torch.device) -> None:
     """MemoryError, in one sentence, where three float64 matrices (size, size) do not fit: the matrix and two to work with."""
     needed, free = 3 * 8 * size**2 / 2**20, available_mib(device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from pinn_lora.lora import Blocks, adapt, target_layers, unfactored
 from pinn_lora.network import MLP
 from pinn_lora.places import place_of
 from pinn_lora.problem import Problem
+from pinn_lora.products import Linearization
 
 Points = Mapping[str, tuple[Tensor, ...]]
 BLOCK = 192  # columns of a Gauss-Newton matrix that are made together: a multiple of the blocks of the BLAS
@@ -54,6 +56,7 @@ class Objective:
     engine: str | None = None
     compile: bool = False
     work: Work = field(default_factory=Work)
+    max_memory: float | None = None
     _engine: Any = field(init=False, repr=False)
     _chunks: list[tuple[Any, float]] = field(init=False, repr=False)
 
@@ -112,6 +115,16 @@ class Objective:
         """The number of unknowns P."""
         return self.blocks.size
 
+    @cached_property
+    def rows(self) -> int:
+        """The number of residuals N: every component of every term at all of its points."""
+        bound, components = self._engine.bind(self.blocks.read(self.network)), {}
+        for chunk, _ in self._chunks:
+            name = chunk.term.name
+            if name not in components:
+                components[name] = len(self._engine.residuals(bound, chunk))
+        return sum(count * len(self.points[name][0]) for name, count in components.items())
+
     def term_norms(self, theta: Tensor) -> dict[str, float]:
         """Root mean square of every term's residual at the points."""
         self.work.residuals += 1
@@ -160,8 +173,13 @@ class Objective:
     def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """R (N,) and J (N, P), float64."""
         self.work.jacobians += 1
-        parts = list(self._jacobian_parts(theta))
-        return torch.cat([math.sqrt(w) * r for r, _, w in parts]), torch.cat([math.sqrt(w) * J for _, J, w in parts])
+        R = torch.empty(self.rows, dtype=torch.float64, device=theta.device)
+        J, at = R.new_empty(self.rows, self.size), 0
+        for r, rows, weight in self._jacobian_parts(theta):
+            place = slice(at, at := at + len(r))
+            torch.mul(r, math.sqrt(weight), out=R[place])
+            torch.mul(rows, math.sqrt(weight), out=J[place])
+        return R, J
 
     def gauss_newton(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """f, g (P,) and H = 2 J^T J (P, P) in float64, accumulated over chunks so that J is never whole in memory."""
@@ -176,6 +194,21 @@ class Objective:
             add_lower(H, J, 2.0 * weight)
         below = H.tril(-1)
         return float(f), g, H.tril_().add_(below.T)
+
+    def linearize(self, theta: Tensor, *, room: float) -> Linearization:
+        """R and the products with J at theta, without J; what they need is kept where it fits into `room` GiB."""
+        self.work.jacobians += 1
+        engine, bound = self._engine, self._engine.bind(theta)
+        makes = [lambda chunk=chunk: engine.products(bound, chunk) for chunk, _ in self._chunks]
+        return Linearization(makes, [weight for _, weight in self._chunks], self.size, room=room)
+
+    def sketch(self, theta: Tensor, directions: Tensor) -> Tensor:
+        """2 J^T J Omega (P, l) in float64 for directions Omega (P, l), accumulated over chunks."""
+        self.work.jacobians += 1
+        found = torch.zeros_like(directions)
+        for _, J, weight in self._jacobian_parts(theta):
+            found.addmm_(J.T, J @ directions, alpha=2.0 * weight)
+        return found
 
     def _jacobian_parts(self, theta: Tensor):
         """Of each component of each chunk r (n,), dr/dtheta (n, P) and the weight of r^2 in f; all in float64."""

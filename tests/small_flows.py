@@ -29,7 +29,7 @@ class Fit:
         self.X = torch.randn(40, 4, generator=generator, dtype=torch.float64)
         Y = torch.stack([torch.sin(self.X[:, 0] + self.X[:, 1]), self.X[:, 2] * self.X[:, 3]], dim=1)
         self.Y = 0.3 * (Y + noise * torch.randn(Y.shape, generator=generator, dtype=torch.float64))
-        self.size = self.blocks.size
+        self.size, self.rows, self.max_memory = self.blocks.size, self.Y.numel(), None
 
     def residuals(self, theta):
         found = functional_call(self.network, self.blocks.parameters(theta), (self.X,))
@@ -68,10 +68,12 @@ def flow_of(objective, lift="balanced") -> Flow:
     return Flow(objective, catalog.build(lifts, Lift, lift), Identity())
 
 
-def burgers_flow(lift="balanced", *, initializer="balanced", form="ansatz", n=64) -> tuple[Flow, torch.Tensor]:
+def burgers_flow(
+    lift="balanced", *, initializer="balanced", form="ansatz", n=64, width=6, **options
+) -> tuple[Flow, torch.Tensor]:
     problem = Burgers(nu=0.1, form=form)
-    network = pl.MLP(problem.domain, width=6, depth=3, periodic=problem.periodic, seed=3)
-    adapted = pl.adapt(network, rank=2, initializer=initializer)
+    network = pl.MLP(problem.domain, width=width, depth=3, periodic=problem.periodic, seed=3)
+    adapted = pl.adapt(network, rank=2, initializer=initializer, **options)
     objective = Objective(problem, adapted, Blocks(adapted), first_points(problem, n, seed=1))
     return flow_of(objective, lift), objective.blocks.read(adapted)
 

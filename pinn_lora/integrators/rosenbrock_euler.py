@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from pinn_lora import solvers
+from pinn_lora.catalog import choose, find, names
 from pinn_lora.integrators import Integrator, Step
+from pinn_lora.solvers import Solver
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,9 @@ class RosenbrockEuler(Integrator):
     h -> 0 is explicit Euler on the same flow, h -> infinity Gauss-Newton, M = I Levenberg-Marquardt with damping 1/h.
     Adaptive: the ratio of actual to predicted decrease q(d) = -g.d - d.H d / 2 accepts the step above `accept`, widens h by
     `grow` above 3/4 and divides it by `shrink` below 1/4; a rejected step costs one residual evaluation and one solve.
+    solver: a file of `pinn_lora.solvers` by name ("cholesky": P x P; "kernel": N x N, for fewer residuals N than unknowns P;
+    "cg": neither), or None for the one of fewest operations among those that fit into memory. tolerance: of an iterative
+    one, see there; a step that is solved for inexactly is judged by its own predicted decrease.
     """
 
     order = 1
@@ -25,6 +31,8 @@ class RosenbrockEuler(Integrator):
     accept: float = 1e-4
     grow: float = 3.0
     shrink: float = 2.0
+    solver: str | None = None
+    tolerance: float = 0.1
 
     def __post_init__(self):
         least = {"accept": self.accept >= 0.0, "grow": self.grow >= 1.0, "shrink": self.shrink > 1.0}
@@ -34,20 +42,25 @@ class RosenbrockEuler(Integrator):
                     f"rosenbrock_euler: {name} is {getattr(self, name)}; accept must be at least 0, grow at least 1 and "
                     "shrink above 1"
                 )
+        if self.solver is not None:
+            choose(self.solver, names(solvers), what="solver")
+        if not 0.0 < self.tolerance < 1.0:
+            raise ValueError(f"rosenbrock_euler: tolerance is {self.tolerance}; it must lie between 0 and 1")
 
     @property
     def cost(self):
-        return "1 Jacobian, H of it, 1 Cholesky factor (P x P)" + (", 1 residual" if self.adaptive else "")
+        solver = find(solvers, Solver, self.solver or "cholesky")
+        return solver.cost + (", 1 residual" if self.adaptive else "")
 
     def step(self, flow, theta, h):
-        system = flow.system(theta)
-        d = system.solve(h)
+        system = flow.system(theta, self.solver)
+        d = system.solve(h, self.tolerance)
         trial = theta + d.to(theta)
         if not self.adaptive:
             return Step(trial, True, h, system.value)
         if torch.equal(trial, theta):  # d is lost in rounding, and a smaller step would be too
             return Step(theta, False, h, system.value, finished=True)
-        predicted = float(-(system.gradient @ d) - 0.5 * (d @ (system.hessian @ d)))
+        predicted = system.predicted(d)
         actual = system.value - flow.value(trial)
         if not actual >= self.accept * predicted:  # also where the trial is not finite
             return Step(theta, False, h / self.shrink, system.value)
