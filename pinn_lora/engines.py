@@ -177,6 +177,16 @@ class JetEngine:
         if plan.bias is not None:
             torch.sum(D[:, 0].unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
 
+    def pullback(self, bound: Bound, chunk: JetChunk, u: Tensor, out: Tensor) -> int:
+        """Adds J^T u to `out` (P,) for the first C N entries of u, and says how many these are."""
+        outputs, record, found = self._forward(bound, chunk)
+        own = u[: len(found) * len(found[0])].view(len(found), -1)
+        seed = self._seed(chunk, found, outputs, list(own.to(outputs)))
+        with torch.no_grad():
+            gradients = chunk.passes.gradients(bound, record, seed)
+            out += torch.cat([gradients[i].reshape(-1) for i in self.order])
+        return own.numel()
+
     def products(self, bound: Bound, chunk: JetChunk) -> JetProducts:
         """The components and the products with their Jacobian, from one forward pass and an adjoint of each component."""
         outputs, record, found = self._forward(bound, chunk)
@@ -282,6 +292,16 @@ class FunctionalEngine:
             found = self._run(chunk, values)
         slopes = [torch.stack([_slope(r, v) for r in found]).permute(2, 0, 1, 3) for v in values]
         return torch.stack(found).detach(), slopes
+
+    def pullback(self, theta: Tensor, chunk: FunctionalChunk, u: Tensor, out: Tensor) -> int:
+        """Adds J^T u to `out` (P,) for the first C N entries of u, and says how many these are."""
+        with torch.enable_grad():
+            theta = theta.detach().requires_grad_()
+            found = torch.stack(self._components(theta, chunk))
+            own = u[: found.numel()].view(found.shape).to(found)
+            if found.requires_grad:  # else no component sees the network
+                out += torch.autograd.grad(found, theta, own)[0]
+        return own.numel()
 
     def products(self, theta: Tensor, chunk: FunctionalChunk) -> FunctionalProducts:
         """The components and the products with their Jacobian, from one run of the term."""

@@ -15,7 +15,7 @@ from pinn_lora.integrators import Integrator, Step
 from pinn_lora.lifts import Lift, Pair
 from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import Blocks, LoRALinear, PairBlock
-from pinn_lora.memory import room_gib
+from pinn_lora.memory import FEWER, no_room, room_gib
 from pinn_lora.metrics import Energies, Metric, Weights
 from pinn_lora.objective import Objective
 from pinn_lora.solvers import Masses, PairMass, Solver
@@ -44,6 +44,10 @@ class Flow:
 
     def value(self, theta: Tensor) -> float:
         return self.objective.value(theta)
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """R (N,) in float64, with f = |R|^2."""
+        return self.objective.residuals(theta).double()
 
     def gradient(self, theta: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """f, g (P,), and G (m, n) of every adapted layer where the metric asks for it; the last one is kept."""
@@ -116,16 +120,9 @@ def solver_of(objective: Objective, theta: Tensor, name: str | None = None) -> t
     least = min(needed, key=lambda n: needed[n])
     others = {n: find(solvers, Solver, n).gib(rows, unknowns) for n in names(solvers)}
     slim = min(others, key=lambda n: others[n])
-    advice = (
-        f"take solver={slim!r} ({others[slim]:.2g} GiB)"
-        if others[slim] <= cast(float, room)
-        else "train fewer unknowns"
-    )
-    raise MemoryError(
-        f"the solver {least} takes {needed[least]:.2g} GiB for {unknowns:,} unknowns and {rows:,} residuals, and "
-        f"{room:.2g} GiB {'are free' if objective.max_memory is None else 'may be used (max_memory)'}; {advice}, "
-        f"or give max_memory={math.ceil(10 * needed[least]) / 10:g} or more"
-    )
+    fewer = f"take solver={slim!r} ({others[slim]:.2g} GiB)" if others[slim] <= cast(float, room) else FEWER
+    what = f"solver {least}, for {unknowns:,} unknowns and {rows:,} residuals,"
+    raise no_room(what, needed[least], cast(float, room), fewer, objective.max_memory)
 
 
 class Flows:

@@ -26,6 +26,7 @@ from pinn_lora.products import Linearization
 
 Points = Mapping[str, tuple[Tensor, ...]]
 BLOCK = 192  # columns of a Gauss-Newton matrix that are made together: a multiple of the blocks of the BLAS
+SMALLEST = 16  # points, however little memory there is
 CHUNK = 1024  # points that go through the network together, twice as many in float32: their jets stay in cache
 
 
@@ -45,7 +46,8 @@ class Objective:
 
     points: by term name ("residual", then the conditions' names) a tuple of tensors (N, d), two for a periodic condition.
     weights: w_k by the same names, 1 where not named. engine: "jets", "functional", or None for jets where the network has
-    them. ValueError for a name that is no term.
+    them. max_memory: GiB that a step's matrices and the points that go through the network together may take; what is free
+    where not given. ValueError for a name that is no term, and a max_memory that is not positive.
     """
 
     problem: Problem
@@ -66,6 +68,8 @@ class Objective:
             choose(name, names, what="weighted term")
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"the weight of {name} is {weight}; it must be a finite number, at least 0")
+        if self.max_memory is not None and not self.max_memory > 0:
+            raise ValueError(f"max_memory is {self.max_memory}; it must be a positive number of GiB")
         jets = isinstance(self.network, MLP)
         kind = choose(self.engine or ("jets" if jets else "functional"), ["jets", "functional"], what="engine")
         if kind == "jets" and not jets:
@@ -93,13 +97,24 @@ class Objective:
                 raise ValueError(f"there are no points for the term {name} (points given: {', '.join(self.points)})")
             sets = [points.to(like) for points in self.points[name]]
             count = len(sets[0])
-            chunk = CHUNK * 8 // like.element_size()
+            chunk = self._chunk(CHUNK * 8 // like.element_size(), len(indices))
             size = count if fixed is not None else chunk  # data values stand for all points at once
             compiled = fixed is None and count >= chunk // 4  # fewer points are not worth the wait
             lengths = (chunk // 4, chunk // 2, chunk)  # three, so that few are compiled and few points are padding
             for part in zip(*(points.split(size) for points in sets), strict=True):
                 length = next(n for n in lengths if n >= len(part[0])) if compiled else None
                 yield engine.prepare(term, part, length), term.weight / count
+
+    def _chunk(self, most: int, derivatives: int) -> int:
+        """How many points go through the network together: `most`, halved until their Jacobian, in the network's type and in
+        float64, and their jets (some six tensors a layer) take at most a quarter of `max_memory`."""
+        if self.max_memory is None:
+            return most
+        units = sum(len(value) for value in self.network.state_dict().values() if value.ndim == 2)
+        point = 8 * (2 * len(self.problem.fields) * self.size + 6 * derivatives * units)
+        while most > SMALLEST and most * point > self.max_memory * 2**28:
+            most //= 2
+        return most
 
     def with_points(self, points: Points) -> Objective:
         """The same loss at other points, counting its work in the same place."""
@@ -183,17 +198,29 @@ class Objective:
 
     def gauss_newton(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """f, g (P,) and H = 2 J^T J (P, P) in float64, accumulated over chunks so that J is never whole in memory."""
+        R, g, H = self.normal(theta)
+        return float(R @ R), g, H
+
+    def normal(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """R (N,), g (P,) and H = 2 J^T J (P, P), as `gauss_newton`."""
         self.work.jacobians += 1
-        size, device = self.size, theta.device
-        f = torch.zeros((), dtype=torch.float64, device=device)
+        size, device, found = self.size, theta.device, []
         g = torch.zeros(size, dtype=torch.float64, device=device)
         H = torch.zeros(size, size, dtype=torch.float64, device=device)
         for r, J, weight in self._jacobian_parts(theta):
-            f += weight * r.square().sum()
+            found.append(math.sqrt(weight) * r)
             g.addmv_(J.T, r, alpha=2.0 * weight)
             add_lower(H, J, 2.0 * weight)
         below = H.tril(-1)
-        return float(f), g, H.tril_().add_(below.T)
+        return torch.cat(found), g, H.tril_().add_(below.T)
+
+    def pullback(self, theta: Tensor, u: Tensor) -> Tensor:
+        """J^T u (P,) in float64 for u (N,), at the cost of a gradient."""
+        self.work.gradients += 1
+        bound, found, at = self._engine.bind(theta), torch.zeros_like(theta), 0
+        for chunk, weight in self._chunks:
+            at += self._engine.pullback(bound, chunk, math.sqrt(weight) * u[at:], found)
+        return found.double()
 
     def linearize(self, theta: Tensor, *, room: float) -> Linearization:
         """R and the products with J at theta, without J; what they need is kept where it fits into `room` GiB."""

@@ -46,10 +46,13 @@ class Fit:
     def jacobian(self, theta):
         return self.residuals(theta).detach(), jacrev(self.residuals)(theta).detach()
 
-    def gauss_newton(self, theta):
+    def normal(self, theta):
         self.work.jacobians += 1
         R, J = self.jacobian(theta)
-        return float(R.square().sum()), 2.0 * J.T @ R, 2.0 * J.T @ J
+        return R, 2.0 * J.T @ R, 2.0 * J.T @ J
+
+    def pullback(self, theta, u):
+        return self.jacobian(theta)[1].T @ u
 
 
 def linear_network(*, scale=1.0, initializer="balanced", bias=False) -> nn.Module:

@@ -50,11 +50,16 @@ class Masses:
 
 
 class Solver(ABC):
-    """The system at one theta: `value` f and `gradient` g (P,) there, in float64. `cost` is what making one evaluates."""
+    """The system at one theta, in float64, with `residuals` R (N,) and `gradient` g (P,). `cost`: what making one evaluates."""
 
-    value: float
+    residuals: Tensor
     gradient: Tensor
     cost: ClassVar[str]
+
+    @property
+    def value(self) -> float:
+        """f = |R|^2."""
+        return float(self.residuals @ self.residuals)
 
     @classmethod
     @abstractmethod
@@ -72,8 +77,9 @@ class Solver(ABC):
         """Floating-point operations of the first step at a theta, beside the Jacobian's."""
 
     @abstractmethod
-    def solve(self, h: float, tolerance: float) -> Tensor:
-        """d (P,); an iteration stops where the residual of the system is `tolerance` times -g."""
+    def solve(self, h: float, tolerance: float, residuals: Tensor | None = None) -> Tensor:
+        """d (P,), or the same with other `residuals` in place of R; an iteration stops where what is left of the right-hand
+        side is `tolerance` of it."""
 
     @abstractmethod
     def predicted(self, d: Tensor) -> float:

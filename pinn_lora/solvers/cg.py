@@ -30,7 +30,7 @@ class ConjugateGradients(Solver):
     model's decrease still lacks, so 0.1 leaves about a hundredth of it; every iterate is a descent direction.
     """
 
-    value: float
+    residuals: Tensor
     gradient: Tensor
     tangent: Linearization
     factor: Tensor
@@ -48,7 +48,7 @@ class ConjugateGradients(Solver):
         R = tangent.residuals
         F = nystroem_factor(objective, theta, min(RANK, objective.size))
         W = masses.inverse(F.T).T if masses.pairs else F
-        return cls(float(R @ R), 2.0 * tangent.adjoint(R), tangent, F, W, F.T @ W, masses)
+        return cls(R, 2.0 * tangent.adjoint(R), tangent, F, W, F.T @ W, masses)
 
     @classmethod
     def gib(cls, rows, unknowns):
@@ -59,8 +59,8 @@ class ConjugateGradients(Solver):
         # the sketch, and some twenty iterations by jets of four derivatives; three times that, as the step is inexact
         return 3 * 4 * rows * unknowns * (min(RANK, unknowns) + 4 * 20)
 
-    def solve(self, h, tolerance=0.1):
-        b = -self.gradient
+    def solve(self, h, tolerance=0.1, residuals=None):
+        b = -self.gradient if residuals is None else -2.0 * self.tangent.adjoint(residuals)
         if not (b.isfinite().all() and self.core.isfinite().all()):
             return torch.full_like(b, torch.nan)
         inner = torch.linalg.cholesky(self.core + torch.eye(len(self.core)).to(self.core) / h)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,21 +18,23 @@ class Cholesky(Solver):
 
     `masses`: of every block, None stands for the identity. Every pair's gauge directions N, along which H is zero, are lifted
     by c N N^T, c = tr H / |N|^2: d stays the same. `jacobian` gives (R, J), for least squares with [sqrt(2) J; (M / h)^1/2]
-    where rounding defeats the factor.
+    where rounding defeats the factor, and `pullback` J^T u. `_factors`: the last h with its factor.
     """
 
-    value: float
+    residuals: Tensor
     gradient: Tensor
     hessian: Tensor
     masses: tuple[tuple[slice, Mass | None], ...]
     gauges: tuple[tuple[slice, Tensor], ...]
     jacobian: Callable[[], tuple[Tensor, Tensor]]
+    pullback: Callable[[Tensor], Tensor]
+    _factors: dict[float, Tensor | None] = field(init=False, default_factory=dict, repr=False)
 
     cost = "1 Jacobian, H of it, 1 Cholesky factor (P x P)"
 
     @classmethod
     def at(cls, objective, theta, masses):
-        f, g, H = objective.gauss_newton(theta)
+        R, g, H = objective.normal(theta)
         pairs, parts, gauges = {pair.place.start: pair for pair in masses.pairs}, [], []
         for block in objective.blocks.blocks:
             pair = pairs.get(block.start)
@@ -40,7 +42,8 @@ class Cholesky(Solver):
             parts.append((block.slice, mass))
             if pair and mass and mass.keeps_gauge:
                 gauges.append((block.slice, gauge_directions(pair.pair)))
-        return cls(f, g, H, tuple(parts), tuple(gauges), lambda: objective.jacobian(theta))
+        jacobian, pullback = lambda: objective.jacobian(theta), lambda u: objective.pullback(theta, u)
+        return cls(R, g, H, tuple(parts), tuple(gauges), jacobian, pullback)
 
     @classmethod
     def gib(cls, rows, unknowns):
@@ -50,7 +53,20 @@ class Cholesky(Solver):
     def operations(cls, rows, unknowns):
         return rows * unknowns**2 + unknowns**3 / 3
 
-    def solve(self, h, tolerance=0.0):
+    def solve(self, h, tolerance=0.0, residuals=None):
+        right = self.gradient if residuals is None else 2.0 * self.pullback(residuals)
+        if not (self.hessian.isfinite().all() and right.isfinite().all()):
+            return torch.full_like(right, torch.nan)
+        if h not in self._factors:
+            self._factors.clear()
+            self._factors[h] = self._factor(h)
+        factor = self._factors[h]
+        if factor is None:
+            return self._solve_least_squares(h, self.residuals if residuals is None else residuals)
+        return -torch.cholesky_solve(right[:, None], factor)[:, 0]
+
+    def _factor(self, h: float) -> Tensor | None:
+        """Of the lifted M / h + H; None where rounding defeats it."""
         matrix = self.hessian.clone()
         for place, N in self.gauges:
             norm = float(N.square().sum())
@@ -63,16 +79,13 @@ class Cholesky(Solver):
             else:
                 matrix[place, place] += mass.matrix / h
         factor, failed = torch.linalg.cholesky_ex(matrix)
-        if failed:
-            finite = bool(matrix.isfinite().all())
-            return self._solve_least_squares(h) if finite else torch.full_like(self.gradient, torch.nan)
-        return -torch.cholesky_solve(self.gradient[:, None], factor)[:, 0]
+        return None if failed else factor
 
     def predicted(self, d):
         return float(-(self.gradient @ d) - 0.5 * (d @ (self.hessian @ d)))
 
-    def _solve_least_squares(self, h: float) -> Tensor:
-        R, J = self.jacobian()
+    def _solve_least_squares(self, h: float, R: Tensor) -> Tensor:
+        J = self.jacobian()[1]
         size = len(self.gradient)
         root = torch.zeros(size, size, dtype=J.dtype, device=J.device)
         for place, mass in self.masses:

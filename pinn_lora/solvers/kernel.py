@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,15 +18,15 @@ class Kernel(Solver):
     For fewer residuals than unknowns: all weights of a wide network at few points. M^-1 is the lift's closed form. A new h is
     a new shift and a new factor of K. Nothing here is new for all weights (M = I): it is energy natural gradient's Woodbury
     form, Guzman-Cordero et al. 2025 (arXiv 2505.12149), and Levenberg-Marquardt's dual. K has no gauge directions; where
-    rounding defeats the factor, its eigenvalues are clamped at zero.
+    rounding defeats the factor, its eigenvalues are clamped at zero. `_factors`: the last h with its factor.
     """
 
-    value: float
-    gradient: Tensor
     residuals: Tensor
+    gradient: Tensor
     jacobian: Tensor
     kernel: Tensor
     masses: Masses
+    _factors: dict[float, Tensor | None] = field(init=False, default_factory=dict, repr=False)
 
     cost = "1 Jacobian, J M^-1 J^T of it, 1 Cholesky factor (N x N)"
 
@@ -38,7 +38,7 @@ class Kernel(Solver):
             rows = masses.inverse(J[start : start + BLOCK])
             torch.mm(J[start:], rows.T, out=K[start:, start : start + BLOCK])
         below = K.tril(-1)
-        return cls(float(R @ R), 2.0 * (J.T @ R), R, J, K.tril_().add_(below.T), masses)
+        return cls(R, 2.0 * (J.T @ R), J, K.tril_().add_(below.T), masses)
 
     @classmethod
     def gib(cls, rows, unknowns):
@@ -50,17 +50,22 @@ class Kernel(Solver):
     def operations(cls, rows, unknowns):
         return rows**2 * unknowns + rows**3 / 3
 
-    def solve(self, h, tolerance=0.0):
-        matrix = self.kernel.clone()
-        matrix.diagonal().add_(0.5 / h)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed:
-            y = torch.cholesky_solve(self.residuals[:, None], factor)[:, 0]
-        elif matrix.isfinite().all():
+    def solve(self, h, tolerance=0.0, residuals=None):
+        right = self.residuals if residuals is None else residuals
+        if not (self.kernel.isfinite().all() and right.isfinite().all()):
+            return torch.full_like(self.gradient, torch.nan)
+        if h not in self._factors:
+            self._factors.clear()
+            matrix = self.kernel.clone()
+            matrix.diagonal().add_(0.5 / h)
+            factor, failed = torch.linalg.cholesky_ex(matrix)
+            self._factors[h] = None if failed else factor
+        factor = self._factors[h]
+        if factor is None:
             values, vectors = torch.linalg.eigh(self.kernel)
-            y = vectors @ ((vectors.T @ self.residuals) / (values.clamp_min(0.0) + 0.5 / h))
+            y = vectors @ ((vectors.T @ right) / (values.clamp_min(0.0) + 0.5 / h))
         else:
-            y = torch.full_like(self.residuals, torch.nan)
+            y = torch.cholesky_solve(right[:, None], factor)[:, 0]
         return -self.masses.inverse(self.jacobian.T @ y)
 
     def predicted(self, d):
