@@ -21,6 +21,7 @@ from pinn_lora.networks import Network
 from pinn_lora.passes import Bound, LayerPlan, Passes, can_compile
 from pinn_lora.places import naming
 from pinn_lora.problem import Coordinates, Field, Problem, components
+from pinn_lora.products import FunctionalProducts, JetProducts
 from pinn_lora.program import units_first
 
 
@@ -190,6 +191,31 @@ class JetEngine:
         if plan.bias is not None:
             torch.sum(D[:, 0].unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
 
+    def pullback(self, bound: Bound, chunk: JetChunk, u: Tensor, out: Tensor) -> int:
+        """Adds J^T u to `out` (P,) for the first C N entries of u, and says how many these are."""
+        outputs, record, found = self._forward(bound, chunk)
+        own = u[: len(found) * len(found[0])].view(len(found), -1)
+        seed = self._seed(chunk, found, outputs, list(own.to(outputs)))
+        with torch.no_grad():
+            gradients = chunk.passes.gradients(bound, record, seed)
+            out += torch.cat([gradients[i].reshape(-1) for i in self.order])
+        return own.numel()
+
+    def products(self, bound: Bound, chunk: JetChunk) -> JetProducts:
+        """The components and the products with their Jacobian, from one forward pass and an adjoint of each component."""
+        outputs, record, found = self._forward(bound, chunk)
+        real, passes, adjoints, slopes = slice(0, chunk.count), chunk.passes, [], []
+        for r in found:
+            seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
+            with torch.no_grad():
+                back = passes.adjoints(bound, record, seed)
+            adjoints.append([back.layers[i][:, real] for i in passes.trained])
+            if self.alpha is not None:
+                slopes.append(torch.stack([back.connections[k][real] for k in sorted(back.connections)]))
+        inputs = [record.values[passes.inputs[i]][:, real] for i in passes.trained]
+        layers = [(self.plan[i], bound.factors[i]) for i in passes.trained]
+        return JetProducts(torch.stack(found).detach(), layers, inputs, adjoints, self.alpha, slopes)
+
 
 def _outer(D: Tensor, H: Tensor, *, out: Tensor) -> None:
     """out (m n, N) = sum_s D_s H_s^T at each of the N points, for D (m, S, N) and H (n, S, N)."""
@@ -263,12 +289,7 @@ class FunctionalEngine:
         """r_i sees theta through the values Y_i at its own points alone: dr_i/dtheta = dr_i/dY_i dY_i/dtheta, so that the
         term itself is run once, on all points, and need not be one that torch.func can transform."""
         indices = chunk.term.indices
-        with torch.no_grad():
-            values = [self._values(theta, p, indices) for p in chunk.points]
-        values = [v.detach().requires_grad_() for v in values]
-        with torch.enable_grad():
-            found = self._run(chunk, values)
-        slopes = [torch.stack([_slope(r, v) for r in found]).permute(2, 0, 1, 3) for v in values]  # (N, C, S, fields)
+        found, slopes = self._slopes(theta, chunk)
 
         def one(theta: Tensor, points: tuple[Tensor, ...], slopes: tuple[Tensor, ...]) -> Tensor:
             see = lambda theta: tuple(self._values(theta, p[None], indices)[:, 0] for p in points)  # noqa: E731
@@ -276,7 +297,33 @@ class FunctionalEngine:
             return torch.func.vmap(lambda *c: pull(c)[0])(*slopes)
 
         J = torch.func.vmap(one, in_dims=(None, 0, 0))(theta, tuple(chunk.points), tuple(slopes))
-        return torch.stack(found).detach(), J.transpose(0, 1).detach()
+        return found, J.transpose(0, 1).detach()
+
+    def _slopes(self, theta: Tensor, chunk: FunctionalChunk) -> tuple[Tensor, list[Tensor]]:
+        """The components (C, N) and, of every point set, dr_i/dY_i (N, C, S, fields)."""
+        with torch.no_grad():
+            values = [self._values(theta, p, chunk.term.indices) for p in chunk.points]
+        values = [v.detach().requires_grad_() for v in values]
+        with torch.enable_grad():
+            found = self._run(chunk, values)
+        slopes = [torch.stack([_slope(r, v) for r in found]).permute(2, 0, 1, 3) for v in values]
+        return torch.stack(found).detach(), slopes
+
+    def pullback(self, theta: Tensor, chunk: FunctionalChunk, u: Tensor, out: Tensor) -> int:
+        """Adds J^T u to `out` (P,) for the first C N entries of u, and says how many these are."""
+        with torch.enable_grad():
+            theta = theta.detach().requires_grad_()
+            found = torch.stack(self._components(theta, chunk))
+            own = u[: found.numel()].view(found.shape).to(found)
+            if found.requires_grad:  # else no component sees the network
+                out += torch.autograd.grad(found, theta, own)[0]
+        return own.numel()
+
+    def products(self, theta: Tensor, chunk: FunctionalChunk) -> FunctionalProducts:
+        """The components and the products with their Jacobian, from one run of the term."""
+        found, slopes = self._slopes(theta, chunk)
+        values = [lambda theta, p=p: self._values(theta, p, chunk.term.indices) for p in chunk.points]
+        return FunctionalProducts(found, theta, values, [s.permute(1, 2, 0, 3) for s in slopes])
 
 
 def _slope(r: Tensor, values: Tensor) -> Tensor:

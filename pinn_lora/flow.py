@@ -3,72 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from pinn_lora import integrators, lifts, metrics
+from pinn_lora import integrators, lifts, metrics, solvers
 from pinn_lora.catalog import build, find, names
 from pinn_lora.integrators import Integrator, Step
-from pinn_lora.lifts import Lift, Mass, Pair, gauge_directions
+from pinn_lora.lifts import Lift, Pair
 from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import Blocks, LoRALinear, PairBlock
-from pinn_lora.memory import check_room
+from pinn_lora.memory import FEWER, no_room, room_gib
 from pinn_lora.metrics import Energies, Metric, Weights
 from pinn_lora.objective import Objective
-
-
-@dataclass(frozen=True)
-class System:
-    """f, g (P,) and H (P, P) of a Gauss-Newton step with the mass of every block: None stands for the identity.
-
-    `jacobian` gives (R, J) where a factorisation needs them.
-    """
-
-    value: float
-    gradient: Tensor
-    hessian: Tensor
-    masses: tuple[tuple[slice, Mass | None], ...]
-    gauges: tuple[tuple[slice, Tensor], ...]
-    jacobian: Callable[[], tuple[Tensor, Tensor]]
-
-    def solve(self, h: float) -> Tensor:
-        """d of (M / h + H) d = -g: by Cholesky; least squares with [sqrt(2) J; (M / h)^1/2] where rounding defeats it.
-
-        Every pair's gauge directions N, along which H is zero, are lifted by c N N^T, c = tr H / |N|^2: d stays the same.
-        """
-        matrix = self.hessian.clone()
-        for place, N in self.gauges:
-            norm = float(N.square().sum())
-            if norm > 0:
-                trace = float(self.hessian[place, place].diagonal().sum())
-                matrix[place, place].addmm_(N, N.T, alpha=trace / norm)
-        for place, mass in self.masses:
-            if mass is None:
-                matrix.diagonal()[place] += 1.0 / h
-            else:
-                matrix[place, place] += mass.matrix / h
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if failed:
-            finite = bool(matrix.isfinite().all())
-            return self._solve_least_squares(h) if finite else torch.full_like(self.gradient, torch.nan)
-        return -torch.cholesky_solve(self.gradient[:, None], factor)[:, 0]
-
-    def _solve_least_squares(self, h: float) -> Tensor:
-        R, J = self.jacobian()
-        size = len(self.gradient)
-        root = torch.zeros(size, size, dtype=J.dtype, device=J.device)
-        for place, mass in self.masses:
-            if mass is None:
-                root.diagonal()[place] = h**-0.5
-            else:
-                values, vectors = torch.linalg.eigh(mass.matrix)
-                root[place, place] = (values.clamp_min(0.0) / h).sqrt()[:, None] * vectors.T
-        target = torch.cat([-(2.0**0.5) * R, R.new_zeros(size)])
-        return torch.linalg.lstsq(torch.cat([2.0**0.5 * J, root]), target[:, None], driver="gelsd").solution[:, 0]
+from pinn_lora.solvers import Masses, PairMass, Solver
 
 
 @dataclass
@@ -90,10 +40,14 @@ class Flow:
         self.past: Step | None = None  # the step before at these points, for control by more than one error
         self._gradient: tuple[Tensor, float, Tensor, dict[str, Tensor]] | None = None
         self._observed: Tensor | None = None
-        self._last: tuple[Tensor, System] | None = None
+        self._last: tuple[Tensor, str | None, Solver] | None = None
 
     def value(self, theta: Tensor) -> float:
         return self.objective.value(theta)
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """R (N,) in float64, with f = |R|^2."""
+        return self.objective.residuals(theta).double()
 
     def gradient(self, theta: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """f, g (P,), and G (m, n) of every adapted layer where the metric asks for it; the last one is kept."""
@@ -133,25 +87,42 @@ class Flow:
             out[block.slice] = torch.cat([dB.reshape(-1), dA.reshape(-1)])
         return f, out
 
-    def system(self, theta: Tensor) -> System:
-        """The Gauss-Newton system at theta; kept, so that a rejected step does not make it again."""
-        if self._last is None or self._last[0] is not theta:
-            check_room("Gauss-Newton matrix", self.objective.size, theta.device)  # H, a shifted copy, its factor
-            f, g, H = self.objective.gauss_newton(theta)
-            masses, gauges = [], []
-            for block in self.objective.blocks.blocks:
-                mass = None
-                if isinstance(block, PairBlock):
-                    pair = _pair(block, theta.double())
-                    metric = Weights(*(diagonal.double() for diagonal in self.weights(block, pair)))
-                    mass = self.lift.mass(pair, metric)
-                    if mass.keeps_gauge:
-                        gauges.append((block.slice, gauge_directions(pair)))
-                masses.append((block.slice, mass))
-            jacobian = lambda: self.objective.jacobian(theta)  # noqa: E731
-            self._last = theta, System(f, g, H, tuple(masses), tuple(gauges), jacobian)
+    def system(self, theta: Tensor, solver: str | None = None) -> Solver:
+        """The Gauss-Newton system at theta, by the solver named, or the one that takes the least of those that fit; kept, so
+        that a rejected step does not make it again."""
+        if self._last is None or self._last[0] is not theta or self._last[1] != solver:
+            self._last = None  # the system before this one need not stay while this one is made
+            chosen = solver_of(self.objective, theta, solver)
+            self._last = theta, solver, chosen.at(self.objective, theta, self.masses(theta))
         self.objective.work.solves += 1
-        return self._last[1]
+        return self._last[2]
+
+    def masses(self, theta: Tensor) -> Masses:
+        """M at theta, in float64."""
+        found = []
+        for block in self.objective.blocks.pairs:
+            pair = _pair(block, theta.double())
+            metric = Weights(*(diagonal.double() for diagonal in self.weights(block, pair)))
+            found.append(PairMass(block.slice, pair, self.lift, metric))
+        return Masses(tuple(found))
+
+
+def solver_of(objective: Objective, theta: Tensor, name: str | None = None) -> type[Solver]:
+    """The solver named, or, of those that fit into memory, the one of fewest operations. MemoryError, before anything is
+    made, where none fits."""
+    rows, unknowns = objective.rows, objective.size
+    room = room_gib(theta.device, objective.max_memory)
+    kinds = {n: find(solvers, Solver, n) for n in (names(solvers) if name is None else [name])}
+    needed = {n: kind.gib(rows, unknowns) for n, kind in kinds.items()}
+    fitting = [n for n in kinds if room is None or needed[n] <= room]
+    if fitting:
+        return kinds[min(fitting, key=lambda n: kinds[n].operations(rows, unknowns))]
+    least = min(needed, key=lambda n: needed[n])
+    others = {n: find(solvers, Solver, n).gib(rows, unknowns) for n in names(solvers)}
+    slim = min(others, key=lambda n: others[n])
+    fewer = f"take solver={slim!r} ({others[slim]:.2g} GiB)" if others[slim] <= cast(float, room) else FEWER
+    what = f"solver {least}, for {unknowns:,} unknowns and {rows:,} residuals,"
+    raise no_room(what, needed[least], cast(float, room), fewer, objective.max_memory)
 
 
 class Flows:

@@ -83,6 +83,7 @@ def train(
     weights: Mapping[str, float] | None,
     seed: int,
     compile: bool,
+    max_memory: float | None,
     progress: bool,
 ) -> Solution:
     problem, network = solution.problem, solution.network
@@ -93,7 +94,7 @@ def train(
     blocks = Blocks(network)
     theta = blocks.read(network)
     chosen = first_points(problem, points, seed=seed)
-    objective = Objective(problem, network, blocks, chosen, weights or {}, compile=compile)
+    objective = Objective(problem, network, blocks, chosen, weights or {}, compile=compile, max_memory=max_memory)
     held_out = replace(objective, points=held_out_points(problem), work=Work())
     first = objective.value(theta)
     if not math.isfinite(first):

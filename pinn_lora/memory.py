@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 
 import torch
@@ -28,14 +29,32 @@ def available_mib(device: torch.device) -> float | None:
     return _line(_INFO, "MemAvailable:")
 
 
+def room_gib(device: torch.device, max_memory: float | None = None) -> float | None:
+    """What one computation may take, GiB: what the device has free, and no more than `max_memory`; None where the system does
+    not say and nothing is given."""
+    free = available_mib(device)
+    known = [gib for gib in (free and free / 1024, max_memory) if gib is not None]
+    return min(known, default=None)
+
+
+FEWER = "train fewer unknowns (LoRA factors of a lower rank)"
+
+
+def no_room(what: str, needed: float, room: float, advice: str, max_memory: float | None = None) -> MemoryError:
+    """The sentence for what takes more GiB than there are, or than `max_memory` allows."""
+    if max_memory is not None and max_memory <= room:
+        enough = math.ceil(100 * needed) / 100
+        return MemoryError(
+            f"the {what} takes {needed:.2g} GiB; {advice}, or give max_memory={enough:g} instead of {room:g}"
+        )
+    return MemoryError(f"the {what} takes {needed:.2g} GiB and {room:.2g} GiB are free; {advice}")
+
+
 def check_room(what: str, size: int, device: torch.device) -> None:
     """MemoryError, in one sentence, where three float64 matrices (size, size) do not fit: the matrix and two to work with."""
-    needed, free = 3 * 8 * size**2 / 2**20, available_mib(device)
-    if free is not None and needed > free:
-        raise MemoryError(
-            f"the {what} of {size:,} unknowns takes {needed / 3072:.1f} GiB, three times over, and {free / 1024:.1f} GiB "
-            "are free; train fewer unknowns (LoRA factors of a lower rank) or use an L-BFGS method"
-        )
+    needed, room = 3 * 8 * size**2 / 2**30, room_gib(device)
+    if room is not None and needed > room:
+        raise no_room(f"{what} of {size:,} unknowns", needed, room, f"{FEWER} or use an L-BFGS method")
 
 
 def reset_peak_memory() -> None:

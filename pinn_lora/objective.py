@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -21,9 +22,11 @@ from pinn_lora.lora import Blocks, adapt, target_layers, unfactored
 from pinn_lora.networks import Network
 from pinn_lora.places import place_of
 from pinn_lora.problem import Problem
+from pinn_lora.products import Linearization
 
 Points = Mapping[str, tuple[Tensor, ...]]
 BLOCK = 192  # columns of a Gauss-Newton matrix that are made together: a multiple of the blocks of the BLAS
+SMALLEST = 16  # points, however little memory there is
 CHUNK = 1024  # points that go through the network together, twice as many in float32: their jets stay in cache
 
 
@@ -43,7 +46,8 @@ class Objective:
 
     points: by term name ("residual", then the conditions' names) a tuple of tensors (N, d), two for a periodic condition.
     weights: w_k by the same names, 1 where not named. engine: "jets", "functional", or None for jets where the network has
-    them. ValueError for a name that is no term.
+    them. max_memory: GiB that a step's matrices and the points that go through the network together may take; what is free
+    where not given. ValueError for a name that is no term, and a max_memory that is not positive.
     """
 
     problem: Problem
@@ -54,6 +58,7 @@ class Objective:
     engine: str | None = None
     compile: bool = False
     work: Work = field(default_factory=Work)
+    max_memory: float | None = None
     _engine: Any = field(init=False, repr=False)
     _chunks: list[tuple[Any, float]] = field(init=False, repr=False)
 
@@ -63,6 +68,8 @@ class Objective:
             choose(name, names, what="weighted term")
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"the weight of {name} is {weight}; it must be a finite number, at least 0")
+        if self.max_memory is not None and not self.max_memory > 0:
+            raise ValueError(f"max_memory is {self.max_memory}; it must be a positive number of GiB")
         jets = isinstance(self.network, Network)
         kind = choose(self.engine or ("jets" if jets else "functional"), ["jets", "functional"], what="engine")
         if kind == "jets" and not jets:
@@ -92,13 +99,24 @@ class Objective:
                 raise ValueError(f"there are no points for the term {name} (points given: {', '.join(self.points)})")
             sets = [points.to(like) for points in self.points[name]]
             count = len(sets[0])
-            chunk = CHUNK * 8 // like.element_size()
+            chunk = self._chunk(CHUNK * 8 // like.element_size(), len(indices))
             size = count if fixed is not None else chunk  # data values stand for all points at once
             compiled = fixed is None and count >= chunk // 4  # fewer points are not worth the wait
             lengths = (chunk // 4, chunk // 2, chunk)  # three, so that few are compiled and few points are padding
             for part in zip(*(points.split(size) for points in sets), strict=True):
                 length = next(n for n in lengths if n >= len(part[0])) if compiled else None
                 yield engine.prepare(term, part, length), term.weight / count
+
+    def _chunk(self, most: int, derivatives: int) -> int:
+        """How many points go through the network together: `most`, halved until their Jacobian, in the network's type and in
+        float64, and their jets (some six tensors a layer) take at most a quarter of `max_memory`."""
+        if self.max_memory is None:
+            return most
+        units = sum(len(value) for value in self.network.state_dict().values() if value.ndim == 2)
+        point = 8 * (2 * len(self.problem.fields) * self.size + 6 * derivatives * units)
+        while most > SMALLEST and most * point > self.max_memory * 2**28:
+            most //= 2
+        return most
 
     def with_points(self, points: Points) -> Objective:
         """The same loss at other points, counting its work in the same place."""
@@ -113,6 +131,16 @@ class Objective:
     def size(self) -> int:
         """The number of unknowns P."""
         return self.blocks.size
+
+    @cached_property
+    def rows(self) -> int:
+        """The number of residuals N: every component of every term at all of its points."""
+        bound, components = self._engine.bind(self.blocks.read(self.network)), {}
+        for chunk, _ in self._chunks:
+            name = chunk.term.name
+            if name not in components:
+                components[name] = len(self._engine.residuals(bound, chunk))
+        return sum(count * len(self.points[name][0]) for name, count in components.items())
 
     def term_norms(self, theta: Tensor) -> dict[str, float]:
         """Root mean square of every term's residual at the points."""
@@ -162,22 +190,54 @@ class Objective:
     def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """R (N,) and J (N, P), float64."""
         self.work.jacobians += 1
-        parts = list(self._jacobian_parts(theta))
-        return torch.cat([math.sqrt(w) * r for r, _, w in parts]), torch.cat([math.sqrt(w) * J for _, J, w in parts])
+        R = torch.empty(self.rows, dtype=torch.float64, device=theta.device)
+        J, at = R.new_empty(self.rows, self.size), 0
+        for r, rows, weight in self._jacobian_parts(theta):
+            place = slice(at, at := at + len(r))
+            torch.mul(r, math.sqrt(weight), out=R[place])
+            torch.mul(rows, math.sqrt(weight), out=J[place])
+        return R, J
 
     def gauss_newton(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """f, g (P,) and H = 2 J^T J (P, P) in float64, accumulated over chunks so that J is never whole in memory."""
+        R, g, H = self.normal(theta)
+        return float(R @ R), g, H
+
+    def normal(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """R (N,), g (P,) and H = 2 J^T J (P, P), as `gauss_newton`."""
         self.work.jacobians += 1
-        size, device = self.size, theta.device
-        f = torch.zeros((), dtype=torch.float64, device=device)
+        size, device, found = self.size, theta.device, []
         g = torch.zeros(size, dtype=torch.float64, device=device)
         H = torch.zeros(size, size, dtype=torch.float64, device=device)
         for r, J, weight in self._jacobian_parts(theta):
-            f += weight * r.square().sum()
+            found.append(math.sqrt(weight) * r)
             g.addmv_(J.T, r, alpha=2.0 * weight)
             add_lower(H, J, 2.0 * weight)
         below = H.tril(-1)
-        return float(f), g, H.tril_().add_(below.T)
+        return torch.cat(found), g, H.tril_().add_(below.T)
+
+    def pullback(self, theta: Tensor, u: Tensor) -> Tensor:
+        """J^T u (P,) in float64 for u (N,), at the cost of a gradient."""
+        self.work.gradients += 1
+        bound, found, at = self._engine.bind(theta), torch.zeros_like(theta), 0
+        for chunk, weight in self._chunks:
+            at += self._engine.pullback(bound, chunk, math.sqrt(weight) * u[at:], found)
+        return found.double()
+
+    def linearize(self, theta: Tensor, *, room: float) -> Linearization:
+        """R and the products with J at theta, without J; what they need is kept where it fits into `room` GiB."""
+        self.work.jacobians += 1
+        engine, bound = self._engine, self._engine.bind(theta)
+        makes = [lambda chunk=chunk: engine.products(bound, chunk) for chunk, _ in self._chunks]
+        return Linearization(makes, [weight for _, weight in self._chunks], self.size, room=room)
+
+    def sketch(self, theta: Tensor, directions: Tensor) -> Tensor:
+        """2 J^T J Omega (P, l) in float64 for directions Omega (P, l), accumulated over chunks."""
+        self.work.jacobians += 1
+        found = torch.zeros_like(directions)
+        for _, J, weight in self._jacobian_parts(theta):
+            found.addmm_(J.T, J @ directions, alpha=2.0 * weight)
+        return found
 
     def _jacobian_parts(self, theta: Tensor):
         """Of each component of each chunk r (n,), dr/dtheta (n, P) and the weight of r^2 in f; all in float64."""

@@ -47,6 +47,7 @@ def pretrain(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     compile: bool = False,
+    max_memory: float | None = None,
     progress: bool = False,
 ) -> Solution:
     """Trains all weights of a network on `problem`.
@@ -54,7 +55,8 @@ def pretrain(
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
     the default above), "full-adam" or "full-lbfgs". The network is an MLP of `depth` x `width` unless given.
     max_steps, where not given, is the method's. weights: by term name, see `Objective`. compile: fused kernels with the
-    same numbers; needs a C++ compiler and some seconds for every new shape, so it pays for long runs.
+    same numbers; needs a C++ compiler and some seconds for every new shape, so it pays for long runs. max_memory: GiB that an
+    implicit step may take, see `Objective`: the solver and the points taken together are chosen for it.
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
     a loss that is not finite at the start.
     """
@@ -84,6 +86,7 @@ def pretrain(
             weights=weights,
             seed=seed,
             compile=compile,
+            max_memory=max_memory,
             progress=progress,
         )
         solution = continued(before, solution)
@@ -153,6 +156,7 @@ def finetune(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     compile: bool = False,
+    max_memory: float | None = None,
     progress: bool = False,
 ) -> Solution:
     """Adapts `base` to `problem` by factors of the given rank, or by all weights where the method is a "full-" one.
@@ -162,8 +166,9 @@ def finetune(
     `select_ranks`. targets: "hidden" where not given. scale: s of W0 + s B A (1.0); rsLoRA's (Kalajdzievski 2023) is
     alpha / sqrt(rank). method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the
     first step size and the budget are the preset's where not given. Points are kept, and residual-adaptive ones added every
-    `resample_every` steps; None adds none. compile: as in `pretrain`. The base is left as it is. Raises ValueError for names
-    that do not exist, a rank above a layer's size, a start that does not fit and a loss that is not finite at the start.
+    `resample_every` steps; None adds none. compile, max_memory: as in `pretrain`. The base is left as it is. Raises ValueError
+    for names that do not exist, a rank above a layer's size, a start that does not fit and a loss that is not finite at the
+    start, MemoryError for an implicit step that does not fit.
     """
     preset = preset_of(method)
     shape: dict[str, Any] = {"rank": rank, "initializer": initializer, "targets": targets, "scale": scale}
@@ -188,6 +193,7 @@ def finetune(
         weights=weights,
         seed=seed,
         compile=compile,
+        max_memory=max_memory,
         progress=progress,
     )
 

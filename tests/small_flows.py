@@ -29,7 +29,7 @@ class Fit:
         self.X = torch.randn(40, 4, generator=generator, dtype=torch.float64)
         Y = torch.stack([torch.sin(self.X[:, 0] + self.X[:, 1]), self.X[:, 2] * self.X[:, 3]], dim=1)
         self.Y = 0.3 * (Y + noise * torch.randn(Y.shape, generator=generator, dtype=torch.float64))
-        self.size = self.blocks.size
+        self.size, self.rows, self.max_memory = self.blocks.size, self.Y.numel(), None
 
     def residuals(self, theta):
         found = functional_call(self.network, self.blocks.parameters(theta), (self.X,))
@@ -46,10 +46,13 @@ class Fit:
     def jacobian(self, theta):
         return self.residuals(theta).detach(), jacrev(self.residuals)(theta).detach()
 
-    def gauss_newton(self, theta):
+    def normal(self, theta):
         self.work.jacobians += 1
         R, J = self.jacobian(theta)
-        return float(R.square().sum()), 2.0 * J.T @ R, 2.0 * J.T @ J
+        return R, 2.0 * J.T @ R, 2.0 * J.T @ J
+
+    def pullback(self, theta, u):
+        return self.jacobian(theta)[1].T @ u
 
 
 def linear_network(*, scale=1.0, initializer="balanced", bias=False) -> nn.Module:
@@ -68,10 +71,12 @@ def flow_of(objective, lift="balanced") -> Flow:
     return Flow(objective, catalog.build(lifts, Lift, lift), Identity())
 
 
-def burgers_flow(lift="balanced", *, initializer="balanced", form="ansatz", n=64) -> tuple[Flow, torch.Tensor]:
+def burgers_flow(
+    lift="balanced", *, initializer="balanced", form="ansatz", n=64, width=6, **options
+) -> tuple[Flow, torch.Tensor]:
     problem = Burgers(nu=0.1, form=form)
-    network = pl.MLP(problem.domain, width=6, depth=3, periodic=problem.periodic, seed=3)
-    adapted = pl.adapt(network, rank=2, initializer=initializer)
+    network = pl.MLP(problem.domain, width=width, depth=3, periodic=problem.periodic, seed=3)
+    adapted = pl.adapt(network, rank=2, initializer=initializer, **options)
     objective = Objective(problem, adapted, Blocks(adapted), first_points(problem, n, seed=1))
     return flow_of(objective, lift), objective.blocks.read(adapted)
 

@@ -9,7 +9,7 @@ from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
 from pinn_lora import catalog, integrators, lifts, metrics
-from pinn_lora.flow import Flow, System
+from pinn_lora.flow import Flow
 from pinn_lora.integrators import Integrator
 from pinn_lora.integrators.rosenbrock_euler import RosenbrockEuler
 from pinn_lora.lifts import Lift
@@ -20,6 +20,7 @@ from pinn_lora.metrics.identity import Identity
 from pinn_lora.objective import Work
 from pinn_lora.points import first_points
 from pinn_lora.presets import PRESETS, find_preset
+from pinn_lora.solvers import Solver
 
 TRIPLES = [
     (metric, lift, integrator)
@@ -151,7 +152,7 @@ def test_a_system_is_made_once_for_a_theta_and_its_solves_are_counted():
     theta = objective.blocks.read(objective.network)
     first = flow.system(theta)
     assert flow.system(theta) is first
-    assert isinstance(first, System)
+    assert isinstance(first, Solver)
     assert objective.work == Work(jacobians=1, solves=2)
     assert flow.system(theta.clone()) is not first
 

@@ -74,6 +74,10 @@ def check(problem: pl.Problem, network: torch.nn.Module) -> None:
     assert f == pytest.approx(float(R2 @ R2), rel=1e-12)
     close(g, 2.0 * J2.T @ R2)
     close(jets.residuals(theta), R2)
+    tangent, (u, v) = jets.linearize(theta, room=1.0), (torch.linspace(-1.0, 2.0, n, dtype=R.dtype) for n in J.shape)
+    close(tangent.forward(v), J @ v)
+    close(tangent.adjoint(u), J.T @ u)
+    close(jets.pullback(theta, u), J.T @ u)
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
+from pinn_lora import solvers
+from pinn_lora.catalog import choose, find, names
 from pinn_lora.integrators import Integrator, Step
+from pinn_lora.solvers import Solver
+
+if TYPE_CHECKING:  # a flow is built from what lies below it; only its name is needed here
+    from pinn_lora.flow import Flow
+
+PROBE = 0.1  # of the step: how far off residuals are taken for their second derivative along it
 
 
 @dataclass(frozen=True)
@@ -16,6 +26,12 @@ class RosenbrockEuler(Integrator):
     h -> 0 is explicit Euler on the same flow, h -> infinity Gauss-Newton, M = I Levenberg-Marquardt with damping 1/h.
     Adaptive: the ratio of actual to predicted decrease q(d) = -g.d - d.H d / 2 accepts the step above `accept`, widens h by
     `grow` above 3/4 and divides it by `shrink` below 1/4; a rejected step costs one residual evaluation and one solve.
+    solver: a file of `pinn_lora.solvers` by name ("cholesky": P x P; "kernel": N x N, for fewer residuals N than unknowns P;
+    "cg": neither), or None for the one of fewest operations among those that fit into memory. tolerance: of an iterative
+    one, see there; a step that is solved for inexactly is judged by its own predicted decrease.
+    acceleration: the largest 2 |a| / |d| at which an adaptive step ends at theta + d + a / 2, a the same system's solution for
+    R'', the residuals' second derivative along d by central differences: geodesic acceleration (Transtrum & Sethna 2012), at
+    two residual evaluations and one product J^T u. 0 leaves it out.
     """
 
     order = 1
@@ -25,6 +41,9 @@ class RosenbrockEuler(Integrator):
     accept: float = 1e-4
     grow: float = 3.0
     shrink: float = 2.0
+    solver: str | None = None
+    tolerance: float = 0.1
+    acceleration: float = 0.75
 
     def __post_init__(self):
         least = {"accept": self.accept >= 0.0, "grow": self.grow >= 1.0, "shrink": self.shrink > 1.0}
@@ -34,23 +53,40 @@ class RosenbrockEuler(Integrator):
                     f"rosenbrock_euler: {name} is {getattr(self, name)}; accept must be at least 0, grow at least 1 and "
                     "shrink above 1"
                 )
+        if self.solver is not None:
+            choose(self.solver, names(solvers), what="solver")
+        if not self.acceleration >= 0.0:
+            raise ValueError(f"rosenbrock_euler: acceleration is {self.acceleration}; it must be at least 0")
+        if not 0.0 < self.tolerance < 1.0:
+            raise ValueError(f"rosenbrock_euler: tolerance is {self.tolerance}; it must lie between 0 and 1")
 
     @property
     def cost(self):
-        return "1 Jacobian, H of it, 1 Cholesky factor (P x P)" + (", 1 residual" if self.adaptive else "")
+        solver = find(solvers, Solver, self.solver or "cholesky")
+        control = ", 3 residuals, 1 gradient" if self.acceleration else ", 1 residual"
+        return solver.cost + (control if self.adaptive else "")
 
     def step(self, flow, theta, h):
-        system = flow.system(theta)
-        d = system.solve(h)
+        system = flow.system(theta, self.solver)
+        d = system.solve(h, self.tolerance)
         trial = theta + d.to(theta)
         if not self.adaptive:
             return Step(trial, True, h, system.value)
         if torch.equal(trial, theta):  # d is lost in rounding, and a smaller step would be too
             return Step(theta, False, h, system.value, finished=True)
-        predicted = float(-(system.gradient @ d) - 0.5 * (d @ (system.hessian @ d)))
+        if self.acceleration:
+            trial = theta + (d + self._bend(flow, system, theta, d, h)).to(theta)
+        predicted = system.predicted(d)
         actual = system.value - flow.value(trial)
         if not actual >= self.accept * predicted:  # also where the trial is not finite
             return Step(theta, False, h / self.shrink, system.value)
         ratio = actual / predicted if predicted > 0 else 1.0
         factor = self.grow if ratio > 0.75 else 1.0 / self.shrink if ratio < 0.25 else 1.0
         return Step(trial, True, h * factor, system.value)
+
+    def _bend(self, flow: Flow, system: Solver, theta: Tensor, d: Tensor, h: float) -> Tensor:
+        """a / 2; zero where a is too long or not finite."""
+        ahead, behind = (flow.residuals(theta + s * PROBE * d.to(theta)) for s in (1.0, -1.0))
+        second = (ahead - 2.0 * system.residuals + behind) / PROBE**2
+        a = system.solve(h, self.tolerance, second)
+        return 0.5 * a if 2.0 * float(a.norm()) <= self.acceleration * float(d.norm()) else torch.zeros_like(d)

@@ -1,0 +1,72 @@
+"""The kernel of the residuals and its Cholesky factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pinn_lora.objective import BLOCK
+from pinn_lora.solvers import Masses, Solver
+
+
+@dataclass(frozen=True)
+class Kernel(Solver):
+    """d = -M^-1 J^T y with (K + I / (2 h)) y = R and K = J M^-1 J^T (N, N): the same d as the normal matrix's, by Woodbury.
+
+    For fewer residuals than unknowns: all weights of a wide network at few points. M^-1 is the lift's closed form. A new h is
+    a new shift and a new factor of K. Nothing here is new for all weights (M = I): it is energy natural gradient's Woodbury
+    form, Guzman-Cordero et al. 2025 (arXiv 2505.12149), and Levenberg-Marquardt's dual. K has no gauge directions; where
+    rounding defeats the factor, its eigenvalues are clamped at zero. `_factors`: the last h with its factor.
+    """
+
+    residuals: Tensor
+    gradient: Tensor
+    jacobian: Tensor
+    kernel: Tensor
+    masses: Masses
+    _factors: dict[float, Tensor | None] = field(init=False, default_factory=dict, repr=False)
+
+    cost = "1 Jacobian, J M^-1 J^T of it, 1 Cholesky factor (N x N)"
+
+    @classmethod
+    def at(cls, objective, theta, masses):
+        R, J = objective.jacobian(theta)
+        K = J.new_empty(len(R), len(R))
+        for start in range(0, len(R), BLOCK):  # on and below the diagonal
+            rows = masses.inverse(J[start : start + BLOCK])
+            torch.mm(J[start:], rows.T, out=K[start:, start : start + BLOCK])
+        below = K.tril(-1)
+        return cls(R, 2.0 * (J.T @ R), J, K.tril_().add_(below.T), masses)
+
+    @classmethod
+    def gib(cls, rows, unknowns):
+        return (
+            8 * (rows * unknowns + 4 * BLOCK * unknowns + 3 * rows**2) / 2**30
+        )  # J, M^-1 of a block, K, a copy, its factor
+
+    @classmethod
+    def operations(cls, rows, unknowns):
+        return rows**2 * unknowns + rows**3 / 3
+
+    def solve(self, h, tolerance=0.0, residuals=None):
+        right = self.residuals if residuals is None else residuals
+        if not (self.kernel.isfinite().all() and right.isfinite().all()):
+            return torch.full_like(self.gradient, torch.nan)
+        if h not in self._factors:
+            self._factors.clear()
+            matrix = self.kernel.clone()
+            matrix.diagonal().add_(0.5 / h)
+            factor, failed = torch.linalg.cholesky_ex(matrix)
+            self._factors[h] = None if failed else factor
+        factor = self._factors[h]
+        if factor is None:
+            values, vectors = torch.linalg.eigh(self.kernel)
+            y = vectors @ ((vectors.T @ right) / (values.clamp_min(0.0) + 0.5 / h))
+        else:
+            y = torch.cholesky_solve(right[:, None], factor)[:, 0]
+        return -self.masses.inverse(self.jacobian.T @ y)
+
+    def predicted(self, d):
+        return float(-(self.gradient @ d) - (self.jacobian @ d).square().sum())

@@ -1,0 +1,66 @@
+"""Memory: what a step may take, what it takes, and the sentence where that is too little."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+from pinn_lora import memory
+from pinn_lora.flow import Flow
+from pinn_lora.lifts.balanced import Balanced
+from pinn_lora.lora import Blocks
+from pinn_lora.metrics.identity import Identity
+from pinn_lora.points import first_points
+
+CPU = torch.device("cpu")
+
+
+def factors(n: int, **options) -> pl.Objective:
+    problem = Burgers(nu=0.1)
+    network = pl.adapt(pl.MLP(problem.domain, periodic=problem.periodic), rank=4, initializer="balanced")
+    return pl.Objective(problem, network, Blocks(network), first_points(problem, n, seed=1), **options)
+
+
+def test_room_is_what_is_free_and_no_more_than_allowed(monkeypatch):
+    cases = ((2048.0, None, 2.0), (2048.0, 0.5, 0.5), (2048.0, 9.0, 2.0), (None, 3.0, 3.0), (None, None, None))
+    for free, given, room in cases:
+        monkeypatch.setattr(memory, "available_mib", lambda device, free=free: free)
+        assert memory.room_gib(CPU, given) == room
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not track a peak")
+def test_a_step_never_holds_its_whole_jacobian():
+    """40,000 residuals, 384 unknowns: J alone would be 117 MiB; the chunks, H and its factor stay below a third of it."""
+    objective = factors(40_000)
+    theta = objective.blocks.read(objective.network)
+    assert objective.size == 384
+    objective.value(theta)
+    before = memory._line(memory._STATUS, "VmRSS:")
+    memory.reset_peak_memory()
+    d = Flow(objective, Balanced(), Identity()).system(theta).solve(1.0, 0.1)
+    assert d.isfinite().all()
+    assert memory.peak_memory_mib() - before < 39.0
+
+
+def test_little_memory_means_small_chunks_and_the_same_numbers():
+    plain = factors(3000)
+    tight = dataclasses.replace(plain, max_memory=0.01)
+    theta = plain.blocks.read(plain.network)
+    assert len(tight._chunks) >= 4 * len(plain._chunks)
+    for found, expected in zip(tight.gauss_newton(theta)[1:], plain.gauss_newton(theta)[1:], strict=True):
+        assert (found - expected).norm() < 1e-12 * expected.norm()
+
+
+def test_what_cannot_fit_is_said_by_training_before_its_first_step():
+    options = {"width": 8, "depth": 2, "points": 60, "method": "full-lm", "max_steps": 1}
+    with pytest.raises(
+        MemoryError, match=r"^the solver .* for \d+ unknowns .* or give max_memory=0.01 instead of 1e-06$"
+    ):
+        pl.pretrain(Burgers(nu=0.1), max_memory=1e-6, **options)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="it must be a positive number of GiB"):
+            pl.pretrain(Burgers(nu=0.1), max_memory=wrong, **options)
+    assert pl.pretrain(Burgers(nu=0.1), max_memory=1.0, **options).history[-1].step == 1
