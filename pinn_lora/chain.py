@@ -75,6 +75,7 @@ def sd_lora(
             weights=weights,
             seed=seed + k,
             compile=False,
+            max_memory=None,
             progress=progress,
         )
         found.append(solution)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Protocol
 
 import torch
@@ -70,8 +72,8 @@ class JetProducts:
         u = u.to(self.residuals)
         sets = self.inputs[0].shape[1] // u.shape[1] if self.inputs else 1
         for i, ((plan, factors), H) in enumerate(zip(self.layers, self.inputs, strict=True)):
-            D = sum(adjoints[i] * c.repeat(sets)[:, None] for adjoints, c in zip(self.adjoints, u, strict=True))
-            gradients = layer_gradients(plan, D, H, factors)
+            parts = (adjoints[i] * c.repeat(sets)[:, None] for adjoints, c in zip(self.adjoints, u, strict=True))
+            gradients = layer_gradients(plan, reduce(add, parts), H, factors)
             at = 0
             for block in plan.blocks:
                 pieces = gradients[at : at + len(block.shapes)]
