@@ -53,13 +53,20 @@ class LoRALinear(nn.Module):
 
 
 def freeze(module: nn.Module, *, keep: Sequence[str] = ()) -> None:
-    """Turns the module's own parameters into buffers, but for those named in `keep`; `merge` knows them again."""
+    """Turns the module's own parameters into buffers, but for those named in `keep`; `unfreeze` knows them again."""
     frozen = [name for name, parameter in module._parameters.items() if parameter is not None and name not in keep]
     for name in frozen:
         parameter = module._parameters.pop(name)
         module.register_buffer(name, parameter.detach())  # type: ignore[union-attr]
     if frozen:
         module.__dict__.setdefault("frozen_parameters", []).extend(frozen)
+
+
+def unfreeze(network: nn.Module) -> None:
+    """Turns what `freeze` made buffers into parameters again, in every module of the network."""
+    for module in network.modules():
+        for name in module.__dict__.pop("frozen_parameters", ()):
+            module.register_parameter(name, nn.Parameter(module._buffers.pop(name)))  # type: ignore[arg-type]
 
 
 def target_layers(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
@@ -157,9 +164,7 @@ def merge(network: nn.Module) -> nn.Module:
     """A plain network with W0 + s (B A - B0 A0) in place of every adapter, what was frozen trained again, and no weight
     factorised."""
     merged = _unfactorised(unfactored(network))
-    for module in merged.modules():
-        for name in module.__dict__.pop("frozen_parameters", ()):
-            module.register_parameter(name, nn.Parameter(module._buffers.pop(name)))  # type: ignore[arg-type]
+    unfreeze(merged)
     return merged
 
 

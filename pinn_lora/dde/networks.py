@@ -11,7 +11,7 @@ from torch import nn
 from pinn_lora.activations import ACTIVATIONS
 from pinn_lora.dde.load import load_deepxde
 from pinn_lora.domain import Domain
-from pinn_lora.lora import LoRALinear, freeze
+from pinn_lora.lora import LoRALinear, freeze, unfreeze
 from pinn_lora.networks.mlp import MLP
 
 
@@ -27,10 +27,7 @@ def without_factors(network: nn.Module) -> nn.Module:
             layer = nn.Linear(module.in_features, module.out_features, device="meta", dtype=module.weight.dtype)
             layer.weight, layer.bias = nn.Parameter(module.weight), nn.Parameter(module.bias.detach())
             plain.set_submodule(name, layer)
-        elif isinstance(module, nn.Linear):
-            for key in [key for key in ("weight", "bias") if key in module._buffers]:
-                value = module._buffers.pop(key)
-                module.register_parameter(key, nn.Parameter(cast(torch.Tensor, value)))
+    unfreeze(plain)
     return plain
 
 
