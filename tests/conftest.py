@@ -1,14 +1,18 @@
-"""What several tests share: one thread, and a small base that is trained once."""
+"""What several tests share: one thread, a small base that is trained once, and the command line."""
 
 import math
 import os
+import sys
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora.cli import main
 
 torch.set_num_threads(1)  # deterministic sums, and no fight between workers
 os.environ["PINN_LORA_CACHE"] = tempfile.mkdtemp(prefix="pinn_lora-tests-")  # references are computed, not found
@@ -23,3 +27,16 @@ def small_base() -> pl.Solution:
 @pytest.fixture
 def target() -> Burgers:
     return Burgers(nu=0.2 / math.pi)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """pinn-lora with these arguments, in this process, which has imported everything already: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pinn-lora", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return call

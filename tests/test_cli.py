@@ -1,4 +1,6 @@
-"""The command line as a user meets it: the smoke study end to end, the list, help, and one sentence for a mistake."""
+"""The command line as a user meets it: the smoke study end to end, the list, help, and one sentence for a mistake.
+
+What ends a process has a process of its own; the rest runs in this one, as starting one costs more than what is tested."""
 
 import json
 import re
@@ -6,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,18 +15,36 @@ from pinn_lora.configs import configs_folder
 from pinn_lora.presets import PRESETS
 
 SMOKE = configs_folder() / "smoke.toml"
-COMMAND = [sys.executable, "-c", "from pinn_lora.cli import main; main()"]
-
-
-def pinn_lora(*arguments, cwd=None):
-    call = [*COMMAND, *(str(argument) for argument in arguments)]
-    return subprocess.run(call, capture_output=True, text=True, timeout=300, cwd=cwd)
+# Where the tests run in the background of a shell, their children ignore SIGINT unless they ask for it again.
+SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pinn_lora.cli import main
+main()
+"""
+COMMAND = [sys.executable, "-c", SCRIPT]
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def interrupted(tmp_path_factory):
+    """The smoke study, interrupted after its first run: its folder, the runs' times, the exit code and what was said."""
     folder = tmp_path_factory.mktemp("cli") / "smoke"
-    done = pinn_lora("run", SMOKE, "--out", folder)
+    call = [*COMMAND, "run", SMOKE, "--out", folder]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 600
+    while not list(folder.glob("runs/*/run.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=300)
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/run.json")}
+    return folder, kept, process.returncode, stderr
+
+
+@pytest.fixture(scope="module")
+def smoke(interrupted):
+    """The same study, continued to its end."""
+    folder = interrupted[0]
+    done = subprocess.run([*COMMAND, "run", SMOKE, "--out", folder], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -44,27 +63,27 @@ def test_run_makes_every_run_and_the_report(smoke):
         assert len((folder / name).read_text().splitlines()) > 1
 
 
-def test_report_alone_gives_the_same_page(smoke):
+def test_report_alone_gives_the_same_page(smoke, command):
     folder, _ = smoke
     before = (folder / "report.html").read_bytes()
-    assert pinn_lora("report", folder).returncode == 0
+    assert command("report", folder)[0] == 0
     assert (folder / "report.html").read_bytes() == before
 
 
-def test_list_names_every_preset():
-    listed = pinn_lora("list")
-    assert listed.returncode == 0
+def test_list_names_every_preset(command):
+    code, out, _ = command("list")
+    assert code == 0
     for name, preset in PRESETS.items():
         end = " (reconstructed)" if preset.reconstructed else ""
-        assert re.search(rf"^  {name} +{re.escape(preset.description + end)}$", listed.stdout, re.M)
+        assert re.search(rf"^  {name} +{re.escape(preset.description + end)}$", out, re.M)
     for name in ("burgers", "balanced", "rosenbrock_euler", "lbfgs", "zero_b", "identity"):
-        assert re.search(rf"^  {name} +\S", listed.stdout, re.M)
+        assert re.search(rf"^  {name} +\S", out, re.M)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["list"]])
-def test_help(command):
-    shown = pinn_lora(*command, "--help")
-    assert shown.returncode == 0 and "Usage" in shown.stdout
+@pytest.mark.parametrize("asked", [[], ["run"], ["report"], ["list"]])
+def test_help(command, asked):
+    code, out, _ = command(*asked, "--help")
+    assert code == 0 and "Usage" in out
 
 
 @pytest.mark.parametrize(
@@ -78,28 +97,20 @@ def test_help(command):
         (["report", "nowhere"], "nowhere"),
     ],
 )
-def test_mistake_is_one_sentence_and_exit_code_2(arguments, sentence, tmp_path):
-    done = pinn_lora(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and sentence in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+def test_mistake_is_one_sentence_and_exit_code_2(command, arguments, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(*arguments)
+    assert code == 2 and not out
+    assert err.startswith("error: ") and sentence in err
+    assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir()), "nothing is written"
 
 
 @pytest.mark.slow
-def test_interrupted_study_keeps_finished_runs_and_goes_on(tmp_path):
-    folder = tmp_path / "smoke"
-    call = [*COMMAND, "run", str(SMOKE), "--out", str(folder)]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("runs/*/run.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/run.json")}
-    assert process.returncode == 130 and "finished runs are kept" in stderr and "Traceback" not in stderr
+def test_interrupted_study_keeps_finished_runs_and_goes_on(interrupted, smoke):
+    folder, kept, code, stderr = interrupted
+    assert code == 130 and "finished runs are kept" in stderr and "Traceback" not in stderr
     assert 1 <= len(kept) < 8
-    assert pinn_lora("run", SMOKE, "--out", folder, "--quiet").returncode == 0
     assert len(list(folder.glob("runs/*/run.json"))) == 8
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "what was finished is not run again"
-    assert not [path for path in Path(folder).rglob(".partial*")]
+    assert not list(folder.rglob(".partial*"))
