@@ -1,7 +1,9 @@
 """What several tests share: one thread, a small base that is trained once, and the command line."""
 
+import atexit
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,7 +17,9 @@ import pinn_lora as pl
 from pinn_lora.cli import main
 
 torch.set_num_threads(1)  # deterministic sums, and no fight between workers
-os.environ["PINN_LORA_CACHE"] = tempfile.mkdtemp(prefix="pinn_lora-tests-")  # references are computed, not found
+if "PYTEST_XDIST_WORKER" not in os.environ:  # references are computed, not found, and once for all workers
+    os.environ["PINN_LORA_CACHE"] = tempfile.mkdtemp(prefix="pinn_lora-tests-")
+    atexit.register(shutil.rmtree, os.environ["PINN_LORA_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,16 +14,16 @@ from pinn_lora.jets import Jet
 from pinn_lora.problem import Coordinates, Field, Problem, components
 
 NAMES = catalog.names(pinn_lora.problems)
-OTHERS = {  # coefficients that are not the defaults
-    "allen_cahn": [{"D": 1e-3, "rho": 3.0}],
+OTHERS = {  # coefficients that are not the defaults; where a reference is solved for, those that are trained on too
+    "allen_cahn": [{"D": 0.01, "rho": 1.0}],
     "allen_cahn_ball": [{"epsilon": 0.3, "dimension": 3}],
     "burgers": [{"nu": 0.05}],
     "convection": [{"beta": 5.0}],
     "helmholtz": [{"k": 3.0, "a1": 2, "a2": 3}],
     "klein_gordon": [{"omega": 3.0, "gamma": -0.5}],
     "kovasznay": [{"re": 40.0}],
-    "kdv": [{"delta": 0.05}],
-    "kuramoto_sivashinsky": [{"beta": 0.5}],
+    "kdv": [{"delta": 0.2}],
+    "kuramoto_sivashinsky": [{"alpha": 0.5, "beta": -0.5}],
     "poisson": [{"dimension": 1, "a": 2.0}, {"dimension": 5, "a": 0.7}],
     "reaction": [{"rho": -2.0}],
     "reaction_diffusion": [{"nu": 0.5, "rho": 2.0}],
@@ -57,11 +57,17 @@ def exact_jets(problem: Problem, points: torch.Tensor, indices) -> list[Jet] | N
     return list(found) if all(isinstance(jet, Jet) for jet in found) else None
 
 
-CLOSED = [
-    problem
-    for problem in WITH_REFERENCE
-    if exact_jets(problem, problem.domain.sample(2), problem.needed(problem.residual)) is not None
-]
+def refuse():
+    raise ValueError("nothing is solved to find out which tests there are")
+
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.setattr("pinn_lora.references._folder", refuse)
+    CLOSED = [
+        problem
+        for problem in WITH_REFERENCE
+        if exact_jets(problem, problem.domain.sample(2), problem.needed(problem.residual)) is not None
+    ]
 
 
 def fields_of(problem: Problem, points: torch.Tensor, indices):
