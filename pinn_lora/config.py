@@ -38,12 +38,27 @@ class Strict(BaseModel):
 
 
 class PretrainConfig(Strict):
-    """How a case's base is made; what is not given is `pretrain`'s default."""
+    """How a case's base is made; what is not given is `pretrain`'s default. method: a preset's name, or the parts of one."""
 
-    method: str | None = None
+    method: str | dict[str, Any] | None = None
     max_steps: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     points: int | None = Field(default=None, ge=1)
+
+    @field_validator("method")
+    @classmethod
+    def _has_parts(cls, method: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        for key in method if isinstance(method, dict) else ():
+            choose(key, ["metric", "lift", "integrator", "decay"], what="part of a method")
+        if isinstance(method, dict):
+            Method(**method)
+        return method
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of `pretrain`."""
+        found = self.model_dump(exclude_none=True)
+        return {**found, "method": Method(**self.method)} if isinstance(self.method, dict) else found
 
 
 class CaseConfig(Strict):

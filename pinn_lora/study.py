@@ -72,7 +72,7 @@ def _run_jobs(jobs: list[Job], config: StudyConfig, folder: Path, progress: bool
 
 def _make_base(config: StudyConfig, case: Case, folder: Path, *, progress: bool) -> str:
     torch.set_num_threads(config.threads)
-    options = case.config.pretrain.model_dump(exclude_none=True)
+    options = case.config.pretrain.options
     base = pretrain(
         case.base,
         width=case.config.width,

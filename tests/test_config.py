@@ -53,6 +53,19 @@ def test_starts_step_sizes_and_seeds_are_crossed():
     assert len(plan_jobs(tuned, plan_cases(tuned))) == 2 * 3, "the first seed alone tunes the step size"
 
 
+def test_a_base_can_be_made_by_a_method_of_its_own_parts():
+    parts = 'pretrain = { method = { integrator = { name = "rosenbrock_euler", acceleration = 0.0 } }, max_steps = 5 }'
+    (case,) = check(MINIMAL.replace("[[method]]", parts + "\n[[method]]")).case
+    options = case.pretrain.options
+    assert set(options) == {"method", "max_steps"} and options["method"].integrator.acceleration == 0.0
+    for wrong, sentence in (
+        ('{ integrater = "euler" }', "there is no part of a method 'integrater'"),
+        ('{ integrator = "eular" }', "there is no integrator 'eular'"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            check(MINIMAL.replace("[[method]]", f"pretrain = {{ method = {wrong} }}\n[[method]]"))
+
+
 def test_step_sizes_that_round_alike_are_runs_of_their_own():
     config = check(MINIMAL + "step_sizes = [1.5e-3, 2e-3, 2.4e-3]\n")
     assert len({job.id for job in plan_jobs(config, plan_cases(config))}) == 3

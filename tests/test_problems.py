@@ -250,7 +250,9 @@ TRAINED = {
 def test_a_short_training_comes_near_the_true_solution(name):
     coefficients, accuracy = TRAINED[name]
     problem = catalog.find(pinn_lora.problems, Problem, name)(**coefficients)
-    solved = pl.pretrain(problem, width=16, depth=2, max_steps=150 if name in ("schroedinger", "wave") else 60, points=600)
+    solved = pl.pretrain(
+        problem, width=16, depth=2, max_steps=150 if name in ("schroedinger", "wave") else 60, points=600
+    )
     assert solved.relative_l2() < accuracy
 
 

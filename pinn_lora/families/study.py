@@ -132,7 +132,7 @@ def _make(calls: list[tuple], config: FamilyConfig, what: str, progress: bool) -
 
 def _pretrain(config: FamilyConfig, problem: Problem, place: Path, seed: int, *, progress: bool) -> str:
     shape = {"width": config.width, "depth": config.depth, "weights": config.weights, "seed": seed}
-    options = config.pretrain.model_dump(exclude_none=True)
+    options = config.pretrain.options
     with torch_threads(config.threads):
         solution = pretrain(problem, compile=config.compile, progress=progress, **shape, **options)
     if place.name == "base" and solution.status is Status.DIVERGED:
