@@ -88,15 +88,20 @@ def differentiable_swish(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_engines_agree_for_every_network_activation_and_choice_of_what_is_trained(name, activation, kind):
-    problem = PROBLEMS[0]
-    check(problem, network_of(name, problem, kind, activation=activation))
+def test_the_engines_agree_for_every_choice_of_what_is_trained(name, kind):
+    check(PROBLEMS[0], network_of(name, PROBLEMS[0], kind))
+
+
+@pytest.mark.parametrize("kind", ["factorised", "factors", "all"])  # all weights, factors alone, factors and biases
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "tanh"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_engines_agree_for_every_activation(name, activation, kind):
+    check(PROBLEMS[0], network_of(name, PROBLEMS[0], kind, activation=activation))
 
 
 @pytest.mark.parametrize("kind", ["factorised", "all"])
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("problem", PROBLEMS[1:], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_engines_agree_up_to_fourth_derivatives(name, problem, kind):
     check(problem, network_of(name, problem, kind))
