@@ -179,12 +179,7 @@ def test_step_size_is_tuned_with_the_first_seed_by_the_held_out_loss(tmp_path):
 
 
 def test_two_processes_give_the_same_numbers(finished, tmp_path):
-    script = "import sys; sys.argv = ['x', *sys.argv[1:]]; from pinn_lora.cli import main; main()"
-    (tmp_path / "tiny.toml").write_text(TINY)
-    arguments = ["run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "two"), "--jobs", "2", "--quiet"]
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    one, two = runs_of(finished), runs_of(tmp_path / "two")
+    one, two = runs_of(finished), runs_of(run(tmp_path / "two", "jobs = 2\n" + TINY))
     assert one.keys() == two.keys()
     for name in one:
         assert one[name]["held_out_loss"] == two[name]["held_out_loss"]
