@@ -1,4 +1,4 @@
-"""What several tests share: one thread, a small base that is trained once, and the command line."""
+"""What several tests share: one thread, a coarse grid, a small base that is trained once, and the command line."""
 
 import atexit
 import math
@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,34 @@ import torch
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora import solution
 from pinn_lora.cli import main
 
 torch.set_num_threads(1)  # deterministic sums, and no fight between workers
 if "PYTEST_XDIST_WORKER" not in os.environ:  # references are computed, not found, and once for all workers
     os.environ["PINN_LORA_CACHE"] = tempfile.mkdtemp(prefix="pinn_lora-tests-")
     atexit.register(shutil.rmtree, os.environ["PINN_LORA_CACHE"], ignore_errors=True)
+
+
+GRID = solution.GRID.copy()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_grid() -> Iterator[None]:
+    """Errors are taken at 41 x 41 points instead of 161 x 161: a short training records one after every step, and that took
+    longer than all else. A test of the grid itself, or one that compares with another process, asks for `users_grid`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(solution.GRID, 2, 41)
+        yield
+
+
+@pytest.fixture
+def users_grid(monkeypatch) -> Iterator[None]:
+    """Errors are taken where users have them."""
+    solution._cached_reference.cache_clear()
+    monkeypatch.setitem(solution.GRID, 2, GRID[2])
+    yield
+    solution._cached_reference.cache_clear()
 
 
 @pytest.fixture(scope="session")

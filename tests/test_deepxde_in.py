@@ -232,7 +232,7 @@ def test_outputs_are_counted_where_there_is_no_network():
     assert from_deepxde(burgers(), outputs=3).fields == ("y1", "y2", "y3")
 
 
-def test_the_datas_solution_is_the_reference():
+def test_the_datas_solution_is_the_reference(users_grid):
     data = holed()
     assert not from_deepxde(data).has_reference
     data.soln = lambda x: np.sin(x[:, :1]) + x[:, 1:]
