@@ -88,19 +88,22 @@ def test_the_command_says_what_to_do_next(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_study_finds_its_problem_beside_it_and_adapts_it_well(tmp_path):
-    """As it is written, from a folder beside it, two runs at a time: each process imports the problem's file for itself. Both
-    methods end below 2 %, where the unchanged base is off by 11 %."""
+def test_the_study_finds_its_problem_beside_it_and_adapts_it_well(tmp_path, users_grid):
+    """From a folder beside it, two runs at a time: each process imports the problem's file for itself. Both methods end
+    below 2 %, where the unchanged base is off by 11 %, with half of the gradients that are written and one step size."""
     (tmp_path / "study").mkdir()
     (tmp_path / "here").mkdir()
-    new_problem("front", tmp_path / "study")
+    _, study = new_problem("front", tmp_path / "study")
+    for old, new in (("max_steps = 800", "max_steps = 400"), ("[1e-2, 3e-3]", "[1e-2]")):
+        assert study.read_text().count(old) == 1
+        study.write_text(study.read_text().replace(old, new))
     script = "import sys; sys.argv = ['pinn-lora', *sys.argv[1:]]; from pinn_lora.cli import main; main()"
     call = [sys.executable, "-c", script, "run", "../study/front.toml", "--out", "out", "--jobs", "2", "--quiet"]
     done = subprocess.run(call, cwd=tmp_path / "here", capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "here" / "out"
     runs = [json.loads(path.read_text()) for path in out.glob("runs/*/run.json")]
-    assert len(runs) == 3 and all(run["relative_l2"] < 0.02 for run in runs)
+    assert len(runs) == 2 and all(run["relative_l2"] < 0.02 for run in runs)
     described = json.loads((out / "study.json").read_text())
     assert described["config"]["case"][0]["problem"] == "front.py", "a folder that was moved is the same study"
     (case,) = described["cases"]
