@@ -332,6 +332,7 @@ def embed(figure: Figure, path: Path, *, limit: int) -> str:
     vector = io.BytesIO()
     with style.context(["default", figures.STYLE]):
         path.write_bytes(_png(figure, dpi=144, colours=192))
+        figure.set_layout_engine("none")  # it is laid out by now: a layout takes as long as the drawing
         figure.savefig(vector, format="svg", metadata={"Date": None})
         kind, small = "svg+xml", vector.getvalue()
         if len(small) > limit:
