@@ -20,7 +20,7 @@ demo: $(VENV)/package.stamp
 	$(BIN)/pinn-lora run configs/demo.toml
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 # All three are run, so that one look shows everything there is to mend.
 lint: $(VENV)/dev.stamp
