@@ -83,7 +83,7 @@ def train(
     weights: Mapping[str, float] | None,
     seed: int,
     compile: bool,
-    max_memory: float | None,
+    max_memory: float | None = None,
     progress: bool,
 ) -> Solution:
     problem, network = solution.problem, solution.network

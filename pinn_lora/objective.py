@@ -213,8 +213,8 @@ class Objective:
             found.append(math.sqrt(weight) * r)
             g.addmv_(J.T, r, alpha=2.0 * weight)
             add_lower(H, J, 2.0 * weight)
-        below = H.tril(-1)
-        return torch.cat(found), g, H.tril_().add_(below.T)
+        mirror_lower(H)
+        return torch.cat(found), g, H
 
     def pullback(self, theta: Tensor, u: Tensor) -> Tensor:
         """J^T u (P,) in float64 for u (N,), at the cost of a gradient."""
@@ -251,6 +251,15 @@ def add_lower(H: Tensor, J: Tensor, weight: float) -> None:
     """H += weight J^T J on and below the diagonal, by blocks of columns: up to 1.7 times as fast as the whole product."""
     for start in range(0, len(H), BLOCK):
         H[start:, start : start + BLOCK].addmm_(J.T[start:], J[:, start : start + BLOCK], alpha=weight)
+
+
+def mirror_lower(H: Tensor) -> None:
+    """Copies what is below the diagonal to above it, by blocks and in place."""
+    for start in range(0, len(H), BLOCK):
+        end = start + BLOCK
+        H[start:end, end:] = H[end:, start:end].T
+        corner = H[start:end, start:end]
+        corner.copy_(corner.tril() + corner.tril(-1).T)
 
 
 def probe(

@@ -10,7 +10,7 @@ from torch import nn
 
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
-from pinn_lora.objective import Work
+from pinn_lora.objective import Work, mirror_lower
 from pinn_lora.points import first_points
 
 SOFT, ANSATZ = Burgers(nu=0.03, form="soft"), Burgers(nu=0.03, form="ansatz")
@@ -151,6 +151,14 @@ def test_pointwise_is_the_residual_in_the_order_of_the_points():
     torch.testing.assert_close(shuffled.pointwise(theta), found.pointwise(theta)[order], rtol=1e-12, atol=1e-13)
     mean_square = found.pointwise(theta).square().mean().item()
     assert found.value(theta) == pytest.approx(mean_square, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 5, 7, 9])
+def test_a_lower_triangle_is_mirrored_whatever_the_blocks_are(size, monkeypatch):
+    monkeypatch.setattr("pinn_lora.objective.BLOCK", 3)
+    whole = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mirror_lower(found := whole.clone())
+    assert torch.equal(found, whole.tril() + whole.tril(-1).T)
 
 
 def test_work_is_counted_by_kind():

@@ -55,7 +55,7 @@ class Cholesky(Solver):
 
     def solve(self, h, tolerance=0.0, residuals=None):
         right = self.gradient if residuals is None else 2.0 * self.pullback(residuals)
-        if not (self.hessian.isfinite().all() and right.isfinite().all()):
+        if not (self.hessian.diagonal().isfinite().all() and right.isfinite().all()):
             return torch.full_like(right, torch.nan)
         if h not in self._factors:
             self._factors.clear()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pinn_lora.objective import BLOCK
+from pinn_lora.objective import BLOCK, mirror_lower
 from pinn_lora.solvers import Masses, Solver
 
 
@@ -37,8 +37,8 @@ class Kernel(Solver):
         for start in range(0, len(R), BLOCK):  # on and below the diagonal
             rows = masses.inverse(J[start : start + BLOCK])
             torch.mm(J[start:], rows.T, out=K[start:, start : start + BLOCK])
-        below = K.tril(-1)
-        return cls(R, 2.0 * (J.T @ R), J, K.tril_().add_(below.T), masses)
+        mirror_lower(K)
+        return cls(R, 2.0 * (J.T @ R), J, K, masses)
 
     @classmethod
     def gib(cls, rows, unknowns):
@@ -52,7 +52,7 @@ class Kernel(Solver):
 
     def solve(self, h, tolerance=0.0, residuals=None):
         right = self.residuals if residuals is None else residuals
-        if not (self.kernel.isfinite().all() and right.isfinite().all()):
+        if not (self.kernel.diagonal().isfinite().all() and right.isfinite().all()):
             return torch.full_like(self.gradient, torch.nan)
         if h not in self._factors:
             self._factors.clear()

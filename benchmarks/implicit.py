@@ -1,0 +1,155 @@
+"""One implicit step against its floor, and Jacobians in factor space against torch.func.
+
+    python benchmarks/implicit.py    # some minutes; writes results/benchmarks/implicit.json
+
+Burgers, 3,000 points, one thread, float64, seconds of CPU, medians of interleaved repeats. `step`: the Gauss-Newton system made
+and solved for one h. `floor`: a forward and an adjoint pass (one gradient), the symmetric product J^T J at the rate of this
+machine's matrix products (N P^2 operations), and a Cholesky factor. `solvers`: all weights, one step by each solver that
+fits, with the decrease that its d predicts, relative to the first one's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+from pinn_lora import solvers
+from pinn_lora.catalog import find
+from pinn_lora.flow import Flow
+from pinn_lora.lifts.balanced import Balanced
+from pinn_lora.lora import Blocks
+from pinn_lora.metrics.identity import Identity
+from pinn_lora.points import first_points
+from pinn_lora.solvers import Solver
+
+FACTORS = [(3, 24, 4), (4, 64, 4), (4, 64, 8), (4, 128, 4)]  # depth, width, rank
+AIM_STEP, AIM_JACOBIAN = 1.5, 8.0
+
+
+def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """CPU seconds of each, taking turns, after a first call that does not count."""
+    for run in ways.values():
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            start = time.process_time()
+            run()
+            taken[name].append(time.process_time() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def objective_of(depth: int, width: int, rank: int | None, n: int, engine: str | None = None) -> pl.Objective:
+    problem = Burgers(nu=0.01 / math.pi)
+    network = pl.MLP(problem.domain, width=width, depth=depth, periodic=problem.periodic)
+    if rank is not None:
+        network = pl.adapt(network, rank=rank, initializer="balanced")
+    return pl.Objective(problem, network, Blocks(network), first_points(problem, n, seed=0), engine=engine)
+
+
+def system_of(objective: pl.Objective, theta: torch.Tensor, name: str | None = None) -> Solver:
+    return Flow(objective, Balanced(), Identity()).system(theta.clone(), name)
+
+
+def factor_step(depth: int, width: int, rank: int, n: int, repeats: int) -> dict:
+    objective = objective_of(depth, width, rank, n)
+    theta, P = objective.blocks.read(objective.network), objective.size
+    H = objective.gauss_newton(theta)[2]
+    H.diagonal().add_(1.0)
+    J = torch.randn(1024, P, dtype=torch.float64)
+    half = torch.randn(P, 1024, dtype=torch.float64)
+    ways = {
+        "step": lambda: system_of(objective, theta).solve(1.0, 0.1),
+        "gradient": lambda: objective.gradient(theta),
+        "gemm": lambda: half[: min(P, 1024)] @ J,  # its rate, at shapes that a BLAS likes
+        "cholesky": lambda: torch.linalg.cholesky_ex(H),
+    }
+    found = medians(ways, repeats)
+    rate = 2.0 * min(P, 1024) * 1024 * P / found["gemm"]
+    floor = found["gradient"] + objective.rows * P**2 / rate + found["cholesky"]
+    return {
+        "network": f"{depth} x {width}, rank {rank}",
+        "unknowns": P,
+        "milliseconds": {name: 1e3 * seconds for name, seconds in found.items()},
+        "gflops": rate / 1e9,
+        "floor": 1e3 * floor,
+        "ratio": found["step"] / floor,
+        "aim": AIM_STEP,
+    }
+
+
+def jacobians(depth: int, width: int, rank: int, n: int, repeats: int) -> dict:
+    jets, functional = (objective_of(depth, width, rank, n, engine) for engine in ("jets", "functional"))
+    theta = jets.blocks.read(jets.network)
+    found = medians({"jets": lambda: jets.jacobian(theta), "vmap": lambda: functional.jacobian(theta)}, repeats)
+    return {
+        "network": f"{depth} x {width}, rank {rank}",
+        "milliseconds": {name: 1e3 * seconds for name, seconds in found.items()},
+        "times": found["vmap"] / found["jets"],
+        "aim": AIM_JACOBIAN,
+    }
+
+
+def all_weights(depth: int, width: int, n: int, h: float, names: list[str]) -> list[dict]:
+    objective, rows, first = objective_of(depth, width, None, n), [], None
+    theta = objective.blocks.read(objective.network)
+    for name in names:
+        start = time.process_time()
+        system = system_of(objective, theta, name)
+        d = system.solve(h, 0.1)
+        seconds = time.process_time() - start
+        predicted = system.predicted(d)
+        first = predicted if first is None else first
+        gib = find(solvers, Solver, name).gib(objective.rows, objective.size)
+        rows.append(
+            {
+                "network": f"{depth} x {width}, all {objective.size} weights, {n} points, h = {h:g}",
+                "solver": name,
+                "seconds": seconds,
+                "gib": gib,
+                "predicted": predicted / first,
+                "falls to": objective.value(theta + d) / system.value,
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=3000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="the two smallest networks")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/implicit.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    shapes = FACTORS[: 2 if arguments.quick else None]
+    steps, ratios = [], []
+    for shape in shapes:
+        steps.append(factor_step(*shape, arguments.points, arguments.repeats))
+        print(steps[-1], flush=True)
+    for shape in shapes[:2]:
+        ratios.append(jacobians(*shape, min(arguments.points, 1000), max(arguments.repeats // 2, 1)))
+        print(ratios[-1], flush=True)
+    solved = all_weights(3, 24, arguments.points, 1e2, ["cholesky", "kernel", "cg"])
+    if not arguments.quick:
+        solved += all_weights(4, 128, arguments.points // 3, 1e2, ["kernel", "cg"])
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    found = {"machine": machine, "points": arguments.points, "steps": steps, "jacobians": ratios, "solvers": solved}
+    arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
