@@ -5,7 +5,8 @@
 Burgers, 3,000 points, one thread, float64, seconds of CPU, medians of interleaved repeats. `step`: the Gauss-Newton system made
 and solved for one h. `floor`: a forward and an adjoint pass (one gradient), the symmetric product J^T J at the rate of this
 machine's matrix products (N P^2 operations), and a Cholesky factor. `solvers`: all weights, one step by each solver that
-fits, with the decrease that its d predicts, relative to the first one's.
+fits, with the decrease that its d predicts, relative to the first one's. `million`: the process's peak memory, points and all,
+over one step at a million points.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pinn_lora.catalog import find
 from pinn_lora.flow import Flow
 from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import Blocks
+from pinn_lora.memory import peak_memory_mib, reset_peak_memory
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.points import first_points
 from pinn_lora.solvers import Solver
@@ -125,6 +127,17 @@ def all_weights(depth: int, width: int, n: int, h: float, names: list[str]) -> l
     return rows
 
 
+def million(n: int = 1_000_000) -> dict:
+    """384 unknowns: the whole Jacobian would be 2.9 GiB."""
+    reset_peak_memory()
+    objective = objective_of(3, 24, 4, n)
+    theta = objective.blocks.read(objective.network)
+    start = time.process_time()
+    system_of(objective, theta, "cholesky").solve(1.0, 0.1)
+    seconds, peak = time.process_time() - start, peak_memory_mib()
+    return {"points": n, "unknowns": objective.size, "seconds": seconds, "peak_gib": peak and peak / 1024}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=3000)
@@ -134,6 +147,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shapes = FACTORS[: 2 if arguments.quick else None]
+    large = None if arguments.quick else million()
+    print(large, flush=True)
     steps, ratios = [], []
     for shape in shapes:
         steps.append(factor_step(*shape, arguments.points, arguments.repeats))
@@ -146,7 +161,14 @@ def main() -> None:
         solved += all_weights(4, 128, arguments.points // 3, 1e2, ["kernel", "cg"])
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    found = {"machine": machine, "points": arguments.points, "steps": steps, "jacobians": ratios, "solvers": solved}
+    found = {
+        "machine": machine,
+        "points": arguments.points,
+        "steps": steps,
+        "jacobians": ratios,
+        "solvers": solved,
+        "million": large,
+    }
     arguments.out.write_text(json.dumps(found, indent=2) + "\n")
     print(f"written to {arguments.out}")
 
