@@ -85,29 +85,29 @@ def agree(plain: Objective, compiled: Objective, theta: torch.Tensor) -> None:
 
 
 def test_compiled_is_plain_and_other_points_or_coefficients_compile_nothing_again():
-    """All weights; two whole chunks and a short tail, and conditions with a tail of their own."""
-    problem = Burgers(form="soft")
+    """All weights; two whole chunks and one that is filled up, all of one length. Others and conditions: the next test."""
+    problem = Burgers(form="ansatz")
     network = network_of(problem, lora=False)
-    plain, compiled = pair_of(problem, network, 2 * 64 + 17, weights={"residual": 3.0})
+    plain, compiled = pair_of(problem, network, 2 * 64 + 50, weights={"residual": 3.0})
     theta, before = somewhere(plain.blocks, network), global_state()
     agree(plain, compiled, theta)
     assert global_state() == before
 
     kernels = len(passes._kernels)
-    assert kernels >= 6  # forward, gradient and adjoint for two lengths: something was compiled
-    other = Burgers(nu=0.1, form="soft")
-    points = first_points(other, 3 * 64 + 32, seed=9)
+    assert kernels >= 3  # forward, gradient and adjoint: something was compiled
+    other = Burgers(nu=0.1, form="ansatz")
+    points = first_points(other, 3 * 64 + 40, seed=9)
     again = [Objective(other, network, plain.blocks, points, compile=c) for c in (False, True)]
     agree(*again, theta)
     assert len(passes._kernels) == kernels
 
 
 def test_compiled_is_plain_for_factors_and_two_point_sets():
-    """One chunk of each: padded features of a paired condition, two fields, derivatives up to the third."""
+    """One chunk of each, of two lengths: padded features of a paired condition, two fields, derivatives up to the third."""
     problem = Pair()
     network = network_of(problem, lora=True, activation="sin")
     blocks, points = Blocks(network), first_points(problem, 50, seed=2)
-    points["periodic"] = tuple(p[:40] for p in points["periodic"])
+    points["periodic"] = tuple(p[:30] for p in points["periodic"])
     points["initial"] = tuple(p[:9] for p in points["initial"])
     plain, compiled = (Objective(problem, network, blocks, points, compile=c) for c in (False, True))
     agree(plain, compiled, somewhere(blocks, network))
