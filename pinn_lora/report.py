@@ -329,11 +329,10 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def embed(figure: Figure, path: Path, *, limit: int) -> str:
     """Write `path` (PNG); return a data URI of the figure: SVG within `limit` bytes, else a smaller PNG."""
-    vector = io.BytesIO()
     with style.context(["default", figures.STYLE]):
         path.write_bytes(_png(figure, dpi=144, colours=192))
         figure.set_layout_engine("none")  # it is laid out by now: a layout takes as long as the drawing
-        figure.savefig(vector, format="svg", metadata={"Date": None})
+        figure.savefig(vector := io.BytesIO(), format="svg", metadata={"Date": None})
         kind, small = "svg+xml", vector.getvalue()
         if len(small) > limit:
             kind, small = "png", _png(figure, dpi=92, colours=128)
