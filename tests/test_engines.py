@@ -103,9 +103,13 @@ def somewhere(blocks: Blocks, network: nn.Module) -> torch.Tensor:
 
 
 def objective(problem: Problem, network: nn.Module, engine: str | None = None, n: int = 70):
-    blocks = Blocks(network)
+    """At n points inside and at most n, spread over its faces, for each condition; data have points of their own."""
+    blocks, points = Blocks(network), first_points(problem, n, seed=3)
     weights = {name: 1.0 + i for i, (name, _, _) in enumerate(problem.terms())}
-    return pl.Objective(problem, network, blocks, first_points(problem, n, seed=3), weights, engine)
+    for name, _, condition in problem.terms():
+        if condition and condition.points is None:
+            points[name] = tuple(p[:: -(-len(p) // n)] for p in points[name])
+    return pl.Objective(problem, network, blocks, points, weights, engine)
 
 
 def by_nested_autograd(found: pl.Objective, theta: torch.Tensor):
