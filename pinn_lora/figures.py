@@ -258,7 +258,7 @@ def curves(
     variants: Sequence[Variant], look: Row, axis: str, *, column: str, level: float = math.nan, **labels: str
 ) -> Figure | None:
     """`column` against `axis` at tuned steps, log-log: every seed thin, the median over seeds thick and marked."""
-    figure = Figure(figsize=(10.5, 5.6), layout="constrained")
+    figure = Figure(figsize=(10.5, max(5.6, 0.7 + 0.22 * len(variants))), layout="constrained")  # a legend line each
     axes = figure.add_subplot(xscale="log", yscale="log", **labels)
     seen: list[float] = []
     for variant in variants:
