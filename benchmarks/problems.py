@@ -26,6 +26,7 @@ FIXED = {"resample_every": None}  # a smooth solution needs no points beside the
 ROWS: list[tuple[str, dict[str, Any], dict[str, Any], float]] = [  # problem, network, pretrain's options, aim
     ("helmholtz", {}, {}, 1e-6),
     ("helmholtz", {"activation": "sin"}, {"points": 1500, "max_steps": 1500, "max_seconds": 120.0, **FIXED}, 1e-8),
+    ("convection", {}, {}, 1e-4),
     ("convection", {}, {"points": 2000, "max_steps": 500, **FIXED}, 1e-4),
     ("kdv", {}, {}, 1e-3),
     ("allen_cahn", {}, {"max_seconds": 180.0}, 5e-4),

@@ -75,7 +75,6 @@ def sd_lora(
             weights=weights,
             seed=seed + k,
             compile=False,
-            max_memory=None,
             progress=progress,
         )
         found.append(solution)

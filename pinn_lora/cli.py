@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import pinn_lora.problems
-from pinn_lora import initializers, integrators, lifts, metrics, optimizers
+from pinn_lora import initializers, integrators, lifts, metrics, networks, optimizers, solvers
 from pinn_lora.catalog import describe
 from pinn_lora.checks.problem import TOLERANCE, Verdict, check_problem, report_lines
 from pinn_lora.config import ConfigError, check_config, load_config, load_problem, setting
@@ -21,6 +21,7 @@ from pinn_lora.initializers import Initializer
 from pinn_lora.integrators import Integrator
 from pinn_lora.lifts import Lift
 from pinn_lora.metrics import Metric
+from pinn_lora.networks import Network
 from pinn_lora.new_problem import new_problem
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.places import ProblemError
@@ -28,6 +29,7 @@ from pinn_lora.presets import PRESETS
 from pinn_lora.problem import Problem
 from pinn_lora.report import ReportError
 from pinn_lora.report import report as write_report
+from pinn_lora.solvers import Solver
 from pinn_lora.study import run_study
 from pinn_lora.table import methods_markdown
 
@@ -138,7 +140,7 @@ def check(
 def list_(
     markdown: Annotated[bool, typer.Option("--markdown", help="The table of all methods, as docs/methods.md.")] = False,
 ) -> None:
-    """List the problems, methods, metrics, lifts, integrators, optimizers and starts."""
+    """List the problems, methods, metrics, lifts, integrators, solvers, optimizers, starts and networks."""
     if markdown:
         typer.echo(methods_markdown(), nl=False)
         return
@@ -151,8 +153,10 @@ def list_(
         "metrics": describe(metrics, Metric),
         "lifts": describe(lifts, Lift),
         "integrators": describe(integrators, Integrator),
+        "solvers (of an implicit step)": describe(solvers, Solver),
         "optimizers": describe(optimizers, Optimizer),
         "initializers (starts)": describe(initializers, Initializer),
+        "networks": describe(networks, Network),
     }
     width = max(len(name) for members in sections.values() for name in members)
     for title, members in sections.items():

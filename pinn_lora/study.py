@@ -107,7 +107,7 @@ def _make_run(config: StudyConfig, job: Job, folder: Path, *, progress: bool) ->
         solution = finetune(
             load_base(case, folder),
             case.target,
-            method=job.method.name if job.method.name == run["preset"] else preset.method,
+            method=job.method.name if job.method.name == run["preset"] else preset,
             rank=case.config.rank,
             initializer=job.start,
             step_size=job.step_size,

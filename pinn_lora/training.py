@@ -139,7 +139,7 @@ def finetune(
     problem: Problem,
     *,
     start: Solution | None = None,
-    method: str | Method | Optimizer = "odelora-implicit",
+    method: str | Preset | Method | Optimizer = "odelora-implicit",
     rank: int | Mapping[str, int] | None = None,
     initializer: str | Initializer | None = None,
     targets: str | Sequence[str] | None = None,
@@ -164,11 +164,11 @@ def finetune(
     start: a solution adapted from the same base; a copy of its factors is where this one begins, and rank, targets, scale,
     initializer and what else is trained are as they are there. rank: one for all target layers (4), or by layer name, see
     `select_ranks`. targets: "hidden" where not given. scale: s of W0 + s B A (1.0); rsLoRA's (Kalajdzievski 2023) is
-    alpha / sqrt(rank). method: a preset's name, a `Method(metric, lift, integrator)` or an optimizer. The initializer, the
-    first step size and the budget are the preset's where not given. Points are kept, and residual-adaptive ones added every
-    `resample_every` steps; None adds none. compile, max_memory: as in `pretrain`. The base is left as it is. Raises ValueError
-    for names that do not exist, a rank above a layer's size, a start that does not fit and a loss that is not finite at the
-    start, MemoryError for an implicit step that does not fit.
+    alpha / sqrt(rank). method: a preset or its name, or a `Method(metric, lift, integrator)` or an optimizer, which then trains
+    factors. The initializer, the first step size and the budget are the preset's where not given. Points are kept, and
+    residual-adaptive ones added every `resample_every` steps; None adds none. compile, max_memory: as in `pretrain`. The base
+    is left as it is. Raises ValueError for names that do not exist, a rank above a layer's size, a start that does not fit and
+    a loss that is not finite at the start, MemoryError for an implicit step that does not fit.
     """
     preset = preset_of(method)
     shape: dict[str, Any] = {"rank": rank, "initializer": initializer, "targets": targets, "scale": scale}
@@ -183,7 +183,7 @@ def finetune(
     network = _place(network, dtype, device)
     _check_periodic(problem, network)
     told = {"seed": seed, "points": points, "weights": dict(weights or {})}
-    settings = {"method": method if isinstance(method, str) else repr(method), **made, **told}
+    settings = {"method": method if isinstance(method, str) else repr(preset.method), **made, **told}
     return train(
         Solution(problem, network, base, (), Status.COMPLETED, settings),
         preset.method,
@@ -268,8 +268,10 @@ def _times(rank: int | Mapping[str, int], factor: int) -> int | dict[str, int]:
     return rank * factor if isinstance(rank, int) else {name: r * factor for name, r in rank.items()}
 
 
-def preset_of(method: str | Method | Optimizer) -> Preset:
-    """A preset by name, or what a method or an optimizer that is given itself takes as defaults."""
+def preset_of(method: str | Preset | Method | Optimizer) -> Preset:
+    """A preset, given or by name, or what a method or an optimizer that is given itself takes as defaults."""
+    if isinstance(method, Preset):
+        return method
     if isinstance(method, str):
         return find_preset(method)
     if not isinstance(method, (Method, Optimizer)):

@@ -166,6 +166,15 @@ def test_run_that_cannot_be_made_is_recorded_and_the_study_goes_on(tmp_path, mon
     assert all(run["status"] != "REFUSED" for run in runs if run["method"] != "full-lm")
 
 
+def test_a_method_of_its_own_parts_trains_all_weights_where_it_says_so(finished, tmp_path):
+    """The parts of full-lm under another name: the same runs, number by number."""
+    parts = 'name = "mine"\nintegrator = "rosenbrock_euler"\ntrains = "all weights"'
+    again = runs_of(run(tmp_path / "tiny", TINY.replace('name = "full-lm"', parts))).values()
+    told = lambda runs, name: [(r["unknowns"], r["relative_l2"], r["counts"]) for r in runs if r["method"] == name]  # noqa: E731
+    expected = told(runs_of(finished).values(), "full-lm")
+    assert len(expected) == 2 and told(again, "mine") == expected
+
+
 def test_step_size_is_tuned_with_the_first_seed_by_the_held_out_loss(tmp_path):
     text = TINY.replace("rank = 2", "rank = 2\nfull_scan = false").replace("[1e-3, 1e3]", "[1e-5, 1e-3, 1e3]")
     folder = run(tmp_path / "tiny", text)

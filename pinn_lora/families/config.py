@@ -71,12 +71,9 @@ class FamilyConfig(Strict):
     pretrain: PretrainConfig = PretrainConfig()  # of the bases, and of the members that are trained from scratch
     from_scratch: int = Field(0, ge=0)  # how many members are also trained from scratch, to compare with
     seeds: list[int] = Field([0], min_length=1)
-    ranks: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None, min_length=1
-    )  # each member straight from the base at each
-    rank_members: list[dict[str, Any]] | None = Field(
-        None, min_length=1
-    )  # these alone; each what differs from the base
+    # each member also straight from the base at each of `ranks`; `rank_members` alone, each what differs from the base
+    ranks: list[Annotated[int, Field(ge=1)]] | None = Field(None, min_length=1)
+    rank_members: list[dict[str, Any]] | None = Field(None, min_length=1)
     rank_seeds: list[int] | None = Field(None, min_length=1)  # of `seeds`; the first where not given
     jobs: int = Field(1, ge=1)
     threads: int = Field(1, ge=1)
@@ -93,6 +90,12 @@ class FamilyConfig(Strict):
         if self.initializer is not None:
             choose(self.initializer, names(initializers), what="start")
         return self
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How a member is trained, whatever its rank and its points: the arguments that `finetune` and `solve_family` share."""
+        names = ("method", "initializer", "train_biases", "train_output", "step_size", "max_steps", "max_seconds")
+        return {name: getattr(self, name) for name in (*names, "weights", "compile")}
 
     def _check_ranks(self) -> None:
         if self.ranks is None:

@@ -61,21 +61,10 @@ def make_ranks(config: FamilyConfig, runs: Sequence[RankRun], *, progress: bool)
 
 
 def _adapt(config: FamilyConfig, run: RankRun, *, progress: bool) -> str:
-    names = (
-        "method",
-        "initializer",
-        "train_biases",
-        "train_output",
-        "step_size",
-        "max_steps",
-        "max_seconds",
-        "weights",
-    )
-    options = {name: getattr(config, name) for name in (*names, "compile")}
     with torch_threads(config.threads):
         base = Solution.load(run.pretrained, problem=run.base)
         shape = {"rank": run.rank, "points": run.points, "seed": run.seed}
-        solution = finetune(base, run.member, progress=progress, **shape, **options)
+        solution = finetune(base, run.member, progress=progress, **shape, **config.training)
     with whole(run.place) as target:
         solution.save(target)
     return f"{run.member!r}, rank {run.rank}: {solution.status}"

@@ -145,11 +145,9 @@ def _pretrain(config: FamilyConfig, problem: Problem, place: Path, seed: int, *,
 def _solve(
     config: FamilyConfig, base: Solution, members: list[Problem], place: Path, seed: int, progress: bool
 ) -> Family:
-    names = ("method", "rank", "jobs", "threads", "points", "initializer", "train_biases", "train_output", "step_size")
-    names += ("max_steps", "max_seconds", "weights", "compile")
-    options = {name: getattr(config, name) for name in names}
+    shape = {name: getattr(config, name) for name in ("rank", "jobs", "threads", "points")}
     try:
-        return solve_family(base, members, folder=place, seed=seed, progress=progress, **options)
+        return solve_family(base, members, folder=place, seed=seed, progress=progress, **shape, **config.training)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
