@@ -28,11 +28,10 @@ Array = NDArray[np.float64]
 Row = dict[str, Any]
 STYLE = {
     "font.size": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
     "axes.titlesize": 10,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9),
     "svg.hashsalt": "pinn_lora",
+    "text.hinting": "none",  # hinted text is wider at the SVG's 72 dpi than where it was laid out
 }
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9", "#7F7F7F")  # Okabe and Ito
 MARKERS = "os^Dv*PX<>"

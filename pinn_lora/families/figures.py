@@ -111,7 +111,7 @@ def _scatter(figure: Figure, rows: Sequence[Row], names: Sequence[str], measure:
         axes.plot(base[names[0]], base[names[1]], "*", color=BASE, markersize=12, label="the base")
         axes.set_title(title)
         axes.set_xlabel(names[0])
-        axes.legend()
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     panels[0].set_ylabel(names[1])
     for axis, name in zip("xy", names, strict=True):
         if _logarithmic([*rows, base], name):
