@@ -7,60 +7,55 @@ sum_k w_k sum r_k^2, and the per-sample Jacobian.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from pinn_lora.jets import Indices, Jet
+from pinn_lora.compiling import can_compile, run_foreign
+from pinn_lora.jets import Indices
 from pinn_lora.lora import Blocks, DenseBlock
 from pinn_lora.networks import Network
-from pinn_lora.passes import Bound, LayerPlan, Passes, can_compile
+from pinn_lora.passes import Bound, LayerPlan, Passes
 from pinn_lora.places import naming
-from pinn_lora.problem import Coordinates, Field, Problem, components
+from pinn_lora.problem import Coordinates, Field, Problem
 from pinn_lora.products import FunctionalProducts, JetProducts
 from pinn_lora.program import units_first
+from pinn_lora.terms import PlacedTerm, Term, output_adjoint, squares_of
 
 
-@dataclass(frozen=True)
-class Term:
-    """One residual or condition: f gets weight / N sum_i r_k(i)^2 for each component k of `operator`."""
+class Squares(NamedTuple):
+    """The compiled function of `squares_of`, and what it is given: the points (N, d), with copies of the last one, and 1 at the
+    real ones, 0 at the copies."""
 
-    name: str
-    operator: Callable
-    weight: float
-    indices: Indices
-    paired: bool
-    place: str = ""  # the file and line it was made in
-
-    def run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> list[Tensor]:
-        """The components (N,), from coordinates and fields at one point set, or at two where `paired`."""
-        if self.paired:
-            return list(components(self.operator(*((p, *u) for p, u in sets))))
-        p, u = sets[0]
-        return list(components(self.operator(p, *u)))
+    function: Callable[..., list[Tensor]]
+    points: Tensor
+    real: Tensor
 
 
 @dataclass(frozen=True)
 class JetChunk:
-    """Points with their coordinate jets, one entry a point set, and all sets' feature jets side by side.
+    """A term at some points, with all sets' feature jets side by side.
 
     `passes` run on `features`, which may end in copies of the last point: compiled passes want one length.
     """
 
-    term: Term
-    coordinates: tuple[Coordinates, ...]
-    jets: tuple[list[Jet], ...]
+    at: PlacedTerm
     features: Tensor
     passes: Passes
+    squares: Squares | None = None  # where they are compiled
+
+    @property
+    def term(self) -> Term:
+        return self.at.term
 
     @property
     def count(self) -> int:
-        """The points of all sets together."""
-        return len(self.jets) * self.jets[0][0].data.shape[1]
+        """The real points of all sets together."""
+        return self.at.count
 
 
 class JetEngine:
@@ -87,14 +82,26 @@ class JetEngine:
 
     def prepare(self, term: Term, points: Sequence[Tensor], length: int | None = None) -> JetChunk:
         """A chunk; compiled, with each point set padded to `length`, where that is given and compiling was asked for."""
-        names, d = self.problem.domain.names, self.problem.domain.dimension
-        jets = [[Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points]
-        features = self._side_by_side([self.network.feature_jets(j) for j in jets])
+        at = PlacedTerm.at(self.problem, term, points)
+        features = self._side_by_side([self.network.feature_jets(jets) for jets in at.jets])
         passes = Passes(term.indices, self.network.steps, self.network.activation, self.plan, self.alpha)
-        if length is not None and self.compile and can_compile():
-            passes, missing = passes.compiled(), len(points) * length - features.shape[1]
-            features = self._side_by_side([features, features[:, -1:].expand(-1, missing, -1)])
-        return JetChunk(term, tuple(Coordinates(p.unbind(1), names) for p in points), tuple(jets), features, passes)
+        if length is None or not (self.compile and can_compile()):
+            return JetChunk(at, features, passes)
+        missing = len(points) * length - features.shape[1]
+        features = self._side_by_side([features, features[:, -1:].expand(-1, missing, -1)])
+        return JetChunk(at, features, passes.compiled(), self._compiled_squares(term, points, missing))
+
+    def _compiled_squares(self, term: Term, points: Sequence[Tensor], missing: int) -> Squares | None:
+        """None for a term that sees two point sets, and for a problem that cannot be told from another."""
+        if term.paired or not isinstance(self.problem, Hashable):
+            return None
+        try:
+            function = squares_of(self.problem, term.name, term.indices, term.place)
+        except TypeError:  # a coefficient that has no hash
+            return None
+        x = points[0]
+        real = torch.cat([x.new_ones(len(x)), x.new_zeros(missing)])
+        return Squares(function, torch.cat([x, x[-1:].expand(missing, -1)]), real)
 
     @staticmethod
     def _side_by_side(features: Sequence[Tensor]) -> Tensor:
@@ -113,46 +120,40 @@ class JetEngine:
                 factors.append(() if plan.s is None else (theta[plan.s.slice].exp(), layer.weight))
         return Bound(theta, layers, parameters.get("alpha", self.network.alpha), factors)
 
-    def _components(self, chunk: JetChunk, outputs: Tensor) -> list[Tensor]:
-        parts = outputs.chunk(len(chunk.jets), dim=1)
-        solve, indices = self.problem.solution_jets, chunk.term.indices
-        fields = [solve(jets, part, indices) for jets, part in zip(chunk.jets, parts, strict=True)]
-        with naming(self.problem, chunk.term.place):
-            return chunk.term.run(list(zip(chunk.coordinates, fields, strict=True)))
-
     def residuals(self, bound: Bound, chunk: JetChunk) -> list[Tensor]:
         with torch.no_grad():
             outputs, _ = chunk.passes.forward(bound, chunk.features)
-            return self._components(chunk, outputs[:, : chunk.count])
+            return chunk.at.components(outputs[:, : chunk.count])
 
     def _forward(self, bound: Bound, chunk: JetChunk):
         with torch.no_grad():
             outputs, record = chunk.passes.forward(bound, chunk.features)
         outputs = outputs[:, : chunk.count].detach().requires_grad_()
         with torch.enable_grad():
-            found = self._components(chunk, outputs)
+            found = chunk.at.components(outputs)
         return outputs, record, found
 
     @staticmethod
-    def _seed(chunk: JetChunk, found: Sequence[Tensor], outputs: Tensor, weights: Sequence[Tensor], keep: bool = False):
+    def _adjoint(
+        chunk: JetChunk, found: Sequence[Tensor], outputs: Tensor, weights: Sequence[Tensor], keep: bool = False
+    ):
         """The adjoint of the outputs at all points of the features, for weights on the components."""
-        pairs = [(r, w) for r, w in zip(found, weights, strict=True) if r.requires_grad]
-        if pairs:  # else no component sees the network
-            seen, heavy = zip(*pairs, strict=True)
-            (seed,) = torch.autograd.grad(seen, outputs, heavy, retain_graph=keep)
-        else:
-            seed = torch.zeros_like(outputs)
-        return torch.nn.functional.pad(seed, (0, 0, 0, chunk.features.shape[1] - chunk.count))
+        return _with_copies(chunk, output_adjoint(found, outputs, weights, keep=keep))
 
     def gradient(self, bound: Bound, chunk: JetChunk, scale: float, out: Tensor) -> Tensor:
         """scale * sum over components and points of r^2; its gradient is added to `out` (P,)."""
-        outputs, record, found = self._forward(bound, chunk)
-        values = [r.detach() for r in found]
-        seed = self._seed(chunk, found, outputs, [2.0 * scale * r for r in values])
         with torch.no_grad():
+            outputs, record = chunk.passes.forward(bound, chunk.features)
+            if chunk.squares is None:
+                total, seed = chunk.at.squares(outputs[:, : chunk.count], scale)
+                seed = _with_copies(chunk, seed)
+            else:
+                function, points, real = chunk.squares
+                name = f"{type(self.problem).__name__}'s term {chunk.term.name}"
+                total, seed = run_foreign(function, [outputs.contiguous(), scale * real, points], name=name)
             gradients = chunk.passes.gradients(bound, record, seed)
             out += torch.cat([gradients[i].reshape(-1) for i in self.order])
-        return scale * torch.stack([r @ r for r in values]).sum()
+        return total
 
     def jacobian(self, bound: Bound, chunk: JetChunk) -> tuple[Tensor, Tensor]:
         """The components (C, N) and their Jacobian (C, N, P), in memory (C, P, N)."""
@@ -160,7 +161,7 @@ class JetEngine:
         n, passes, real = len(found[0]), chunk.passes, slice(0, chunk.count)  # without the copies at the end
         J = outputs.new_empty(len(found), self.blocks.size, n)
         for c, r in enumerate(found):
-            seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
+            seed = self._adjoint(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
             with torch.no_grad():
                 adjoints = passes.adjoints(bound, record, seed)
                 for i in passes.trained:
@@ -195,7 +196,7 @@ class JetEngine:
         """Adds J^T u to `out` (P,) for the first C N entries of u, and says how many these are."""
         outputs, record, found = self._forward(bound, chunk)
         own = u[: len(found) * len(found[0])].view(len(found), -1)
-        seed = self._seed(chunk, found, outputs, list(own.to(outputs)))
+        seed = self._adjoint(chunk, found, outputs, list(own.to(outputs)))
         with torch.no_grad():
             gradients = chunk.passes.gradients(bound, record, seed)
             out += torch.cat([gradients[i].reshape(-1) for i in self.order])
@@ -206,7 +207,7 @@ class JetEngine:
         outputs, record, found = self._forward(bound, chunk)
         real, passes, adjoints, slopes = slice(0, chunk.count), chunk.passes, [], []
         for r in found:
-            seed = self._seed(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
+            seed = self._adjoint(chunk, [r], outputs, [torch.ones_like(r)], keep=True)
             with torch.no_grad():
                 back = passes.adjoints(bound, record, seed)
             adjoints.append([back.layers[i][:, real] for i in passes.trained])
@@ -215,6 +216,11 @@ class JetEngine:
         inputs = [record.values[passes.inputs[i]][:, real] for i in passes.trained]
         layers = [(self.plan[i], bound.factors[i]) for i in passes.trained]
         return JetProducts(torch.stack(found).detach(), layers, inputs, adjoints, self.alpha, slopes)
+
+
+def _with_copies(chunk: JetChunk, seed: Tensor) -> Tensor:
+    """With zeros at the copies that the features end in."""
+    return torch.nn.functional.pad(seed, (0, 0, 0, chunk.features.shape[1] - chunk.count))
 
 
 def _outer(D: Tensor, H: Tensor, *, out: Tensor) -> None:

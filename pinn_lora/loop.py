@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pinn_lora.clock import by_cpu_time, seconds
+from pinn_lora.compiling import compile_seconds
 from pinn_lora.flow import Method
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective, Work
 from pinn_lora.optimizers import Optimizer
-from pinn_lora.passes import compile_seconds
 from pinn_lora.points import first_points, grow, held_out_points
 from pinn_lora.solution import Record, Solution, Status, grid_points, grid_reference, relative_error
 

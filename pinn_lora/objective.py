@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from pinn_lora.catalog import choose
-from pinn_lora.engines import FunctionalEngine, JetEngine, Term
+from pinn_lora.engines import FunctionalEngine, JetEngine
 from pinn_lora.initializers import Probe
 from pinn_lora.lora import Blocks, adapt, target_layers, unfactored
 from pinn_lora.networks import Network
 from pinn_lora.places import place_of
 from pinn_lora.problem import Problem
 from pinn_lora.products import Linearization
+from pinn_lora.terms import Term
 
 Points = Mapping[str, tuple[Tensor, ...]]
 BLOCK = 192  # columns of a Gauss-Newton matrix that are made together: a multiple of the blocks of the BLAS

@@ -6,16 +6,15 @@ TorchInductor, which fuses what lies between two matrix products into one loop; 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pinn_lora.clock import seconds
+from pinn_lora.compiling import run
 from pinn_lora.jets import Indices
 from pinn_lora.lora import DenseBlock, PairBlock
 from pinn_lora.program import (
@@ -144,17 +143,17 @@ class CompiledPasses(Passes):
         return [(i, step) for i, step in enumerate(self.steps, start=1) if isinstance(step, Dense)]
 
     def forward(self, bound: Bound, features: Tensor) -> tuple[Tensor, Record]:
-        found, made = _run(self._forward, [features, *_flat(bound)]), len(self.steps)
+        found, made = run(self._forward, [features, *_flat(bound)]), len(self.steps)
         tapes = {step.number: Tape(z, []) for (_, step), z in zip(self.dense, found[made:], strict=True)}
         return found[made - 1], Record([features, *found[:made]], tapes)
 
     def adjoints(self, bound: Bound, record: Record, seed: Tensor) -> Adjoints:
-        found = _run(self._adjoints, self._arguments(bound, record, seed))
+        found = run(self._adjoints, self._arguments(bound, record, seed))
         layers = dict(zip(self.trained, found, strict=False))
         return Adjoints(layers, dict(enumerate(found[len(layers) :])))
 
     def gradients(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
-        return _run(self._all_gradients, self._arguments(bound, record, seed))
+        return run(self._all_gradients, self._arguments(bound, record, seed))
 
     def _forward(self, features: Tensor, *flat: Tensor) -> list[Tensor]:
         record = forward_jets(self.steps, self.frame(self._unflat(flat), pure=True), features)
@@ -197,48 +196,3 @@ class CompiledPasses(Passes):
 def _flat(bound: Bound) -> list[Tensor]:
     alpha = [] if bound.alpha is None else [bound.alpha]
     return [*(t for layer in bound.layers for t in layer), *alpha, *(t for pair in bound.factors for t in pair)]
-
-
-_kernels: dict[tuple, Callable[..., list[Tensor]]] = {}
-_broken = False  # set once when nothing can be compiled here
-_seconds = 0.0  # spent on compiling so far
-
-
-def can_compile() -> bool:
-    """Whether compiling has not failed in this process so far."""
-    return not _broken
-
-
-def compile_seconds() -> float:
-    """Seconds that this process has spent on compiling so far, by the clock that runs are timed by."""
-    return _seconds
-
-
-def _run(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """function(*tensors), compiled for their shapes; a warning, once, and the function itself where that fails.
-
-    Not torch.compile: it keeps at most eight shapes of a function, and its guards take longer than the short kernels.
-    """
-    global _broken, _seconds
-    layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)
-    key = (function, torch.get_num_threads(), layout)
-    if key not in _kernels and not _broken:
-        start = seconds(tensors[0].device)
-        try:
-            _kernels[key] = _compile(function, tensors)
-        except Exception as error:
-            _broken = True
-            reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"compile=True is turned off, the numbers stay the same: {reason}", stacklevel=2)
-        _seconds += seconds(tensors[0].device) - start
-    return _kernels.get(key, function)(*tensors)
-
-
-def _compile(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
-    import torch._inductor  # takes a second, so only where it is asked for
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations
-        graph = make_fx(function)(*tensors)
-        return cast(Callable[..., list[Tensor]], torch._inductor.compile(graph, list(tensors)))

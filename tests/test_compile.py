@@ -5,14 +5,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora import compiling
 from pinn_lora import objective as objective_module
-from pinn_lora import passes
 from pinn_lora.lora import Blocks, adapt
 from pinn_lora.networks.mlp import MLP
 from pinn_lora.objective import Objective
@@ -84,7 +85,7 @@ def agree(plain: Objective, compiled: Objective, theta: torch.Tensor) -> None:
     assert compiled.value(theta) == pytest.approx(f, rel=TOLERANCE)
 
 
-def test_compiled_is_plain_and_other_points_or_coefficients_compile_nothing_again():
+def test_compiled_is_plain_and_other_points_compile_nothing_again_other_coefficients_the_residual_alone():
     """All weights; two whole chunks and one that is filled up, all of one length. Others and conditions: the next test."""
     problem = Burgers(form="ansatz")
     network = network_of(problem, lora=False)
@@ -93,13 +94,13 @@ def test_compiled_is_plain_and_other_points_or_coefficients_compile_nothing_agai
     agree(plain, compiled, theta)
     assert global_state() == before
 
-    kernels = len(passes._kernels)
-    assert kernels >= 3  # forward, gradient and adjoint: something was compiled
-    other = Burgers(nu=0.1, form="ansatz")
-    points = first_points(other, 3 * 64 + 40, seed=9)
-    again = [Objective(other, network, plain.blocks, points, compile=c) for c in (False, True)]
-    agree(*again, theta)
-    assert len(passes._kernels) == kernels
+    kernels = len(compiling._kernels)
+    assert kernels >= 4  # forward, the residual's squares, gradient and adjoint: something was compiled
+    for other, more in ((Burgers(form="ansatz"), 0), (Burgers(nu=0.1, form="ansatz"), 1)):
+        points = first_points(other, 3 * 64 + 40, seed=9)
+        again = [Objective(other, network, plain.blocks, points, compile=c) for c in (False, True)]
+        agree(*again, theta)
+        assert len(compiling._kernels) == kernels + more
 
 
 def test_compiled_is_plain_for_factors_and_two_point_sets():
@@ -125,13 +126,51 @@ def test_compiled_is_plain_in_float32():
     close(g2, g, 1e-4)
 
 
+@dataclass(frozen=True)
+class Stubborn(pl.Problem):
+    """A residual that looks at its numbers, which cannot be traced, or that gives others each time it is called."""
+
+    kind: str = "looks"
+    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
+    calls: ClassVar[list[float]] = [0.0]
+
+    def residual(self, p, u):
+        if self.kind == "looks":
+            return u.t + u.xx if float(u.value.detach().sum()) > -1e9 else u.t
+        self.calls[0] += 1.0
+        return u.t + u.xx + self.calls[0]
+
+    def conditions(self):
+        return []
+
+
+@pytest.mark.parametrize("kind", ["looks", "counts"])
+def test_a_residual_that_cannot_be_compiled_stays_as_it_is_and_says_so_once(kind):
+    problem = Stubborn(kind)
+    network = network_of(problem, lora=False)
+    plain, compiled = pair_of(problem, network, 2 * 64 + 50)
+    theta = plain.blocks.read(network)
+    with pytest.warns(
+        UserWarning, match="Stubborn's term residual is not compiled, its numbers stay the same"
+    ) as caught:
+        found = compiled.gradient(theta)
+    assert len(caught) == 1
+    if kind == "looks":
+        f, g = plain.gradient(theta)
+        assert found[0] == pytest.approx(f, rel=TOLERANCE)
+        close(found[1], g)
+    else:  # it is called anew at every chunk and every time
+        assert compiled.gradient(theta)[0] > found[0]
+    assert compiling.can_compile()
+
+
 def test_few_points_are_not_compiled():
     problem = Burgers(form="ansatz")
     network = network_of(problem, lora=False)
     plain, compiled = pair_of(problem, network, 15)
-    before, theta = len(passes._kernels), plain.blocks.read(network)
+    before, theta = len(compiling._kernels), plain.blocks.read(network)
     assert torch.equal(plain.gradient(theta)[1], compiled.gradient(theta)[1])
-    assert len(passes._kernels) == before
+    assert len(compiling._kernels) == before
 
 
 def test_only_jets_can_be_compiled():

@@ -7,9 +7,9 @@ import torch
 
 import pinn_lora as pl
 from pinn_lora.checks.misfit import Reference
-from pinn_lora.engines import Term
 from pinn_lora.jets import closure
 from pinn_lora.problem import Problem, periodic
+from pinn_lora.terms import Term
 
 INDICES = closure([(0, 0), (1,)])  # u, u_x, u_t, u_xx
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pinn_lora.checks.differences import difference
-from pinn_lora.engines import Term
 from pinn_lora.jets import Index, Indices
 from pinn_lora.places import naming
 from pinn_lora.problem import Coordinates, Field, Problem
+from pinn_lora.terms import Term
 
 Sizes = Mapping[Index, np.ndarray]
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from pinn_lora.checks.misfit import Misfit, Reference, Sizes
 from pinn_lora.domain import BOUNDARY, Domain
-from pinn_lora.engines import FunctionalEngine, JetEngine, Term
+from pinn_lora.engines import FunctionalEngine, JetEngine
 from pinn_lora.jets import Jet, closure
 from pinn_lora.lora import Blocks
 from pinn_lora.networks.mlp import MLP
 from pinn_lora.places import ProblemError, place_of, sentence
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, periodic
+from pinn_lora.terms import Term
 
 TOLERANCE = 1e-5  # of the size of its terms, for what needs no derivative of the reference; ten times it for what does
 AGREE = 1e-8  # jets and torch.func err by roundings alone, which a fourth derivative multiplies by some 1e4

@@ -1,0 +1,96 @@
+"""What lies between a network's outputs and the loss: the components of one residual or condition at its points, and the
+weighted sum of their squares with its derivative in the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pinn_lora.jets import Indices, Jet
+from pinn_lora.places import naming
+from pinn_lora.problem import Coordinates, Field, Problem, components
+
+
+@dataclass(frozen=True)
+class Term:
+    """One residual or condition: f gets weight / N sum_i r_k(i)^2 for each component k of `operator`."""
+
+    name: str
+    operator: Callable
+    weight: float
+    indices: Indices
+    paired: bool
+    place: str = ""  # the file and line it was made in
+
+    def run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> list[Tensor]:
+        """The components (N,), from coordinates and fields at one point set, or at two where `paired`."""
+        if self.paired:
+            return list(components(self.operator(*((p, *u) for p, u in sets))))
+        p, u = sets[0]
+        return list(components(self.operator(p, *u)))
+
+
+@dataclass(frozen=True)
+class PlacedTerm:
+    """A term at its points: their coordinates and the coordinates' jets, one entry a point set."""
+
+    problem: Problem
+    term: Term
+    coordinates: tuple[Coordinates, ...]
+    jets: tuple[list[Jet], ...]
+
+    @classmethod
+    def at(cls, problem: Problem, term: Term, points: Sequence[Tensor]) -> PlacedTerm:
+        names, d = problem.domain.names, problem.domain.dimension
+        jets = tuple([Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points)
+        return cls(problem, term, tuple(Coordinates(p.unbind(1), names) for p in points), jets)
+
+    @property
+    def count(self) -> int:
+        """The points of all sets together."""
+        return len(self.jets) * self.jets[0][0].data.shape[1]
+
+    def components(self, outputs: Tensor) -> list[Tensor]:
+        """Every component (N,), from the outputs' jets (S, count, fields), one point set after the other."""
+        solve, indices = self.problem.solution_jets, self.term.indices
+        parts = outputs.chunk(len(self.jets), dim=1)
+        fields = [solve(jets, part, indices) for jets, part in zip(self.jets, parts, strict=True)]
+        with naming(self.problem, self.term.place):
+            return self.term.run(list(zip(self.coordinates, fields, strict=True)))
+
+    def squares(self, outputs: Tensor, weights: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The sum over components and points of w_i r_i^2, and its derivative in the outputs (S, count, fields)."""
+        outputs = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            found = self.components(outputs)
+        values = [r.detach() for r in found]
+        total = torch.stack([(weights * r) @ r for r in values]).sum()
+        return total, output_adjoint(found, outputs, [2.0 * weights * r for r in values])
+
+
+def output_adjoint(
+    found: Sequence[Tensor], outputs: Tensor, weights: Sequence[Tensor], *, keep: bool = False
+) -> Tensor:
+    """The derivative in the outputs of sum_k weights_k . r_k; `keep` where it is asked for again."""
+    pairs = [(r, w) for r, w in zip(found, weights, strict=True) if r.requires_grad]
+    if not pairs:  # no component sees the network
+        return torch.zeros_like(outputs)
+    seen, heavy = zip(*pairs, strict=True)
+    return torch.autograd.grad(seen, outputs, heavy, retain_graph=keep)[0]
+
+
+@lru_cache(maxsize=128)
+def squares_of(problem: Problem, name: str, indices: Indices, place: str) -> Callable[..., list[Tensor]]:
+    """`PlacedTerm.squares` of a term that is not paired, as a function of tensors alone, (outputs, weights, points); one
+    object for equal problems, whose kernels are found again."""
+    operator = {known: operator for known, operator, _ in problem.terms()}[name]
+    term = Term(name, operator, 1.0, indices, paired=False, place=place)
+
+    def squares(outputs: Tensor, weights: Tensor, points: Tensor) -> list[Tensor]:
+        return list(PlacedTerm.at(problem, term, [points]).squares(outputs, weights))
+
+    return squares
