@@ -118,7 +118,7 @@ class JetEngine:
                 factors.append(tuple(plan.pair.split(theta[plan.pair.slice])))
             else:
                 factors.append(() if plan.s is None else (theta[plan.s.slice].exp(), layer.weight))
-        return Bound(theta, layers, parameters.get("alpha", self.network.alpha), factors)
+        return Bound(layers, parameters.get("alpha", self.network.alpha), factors)
 
     def residuals(self, bound: Bound, chunk: JetChunk) -> list[Tensor]:
         with torch.no_grad():

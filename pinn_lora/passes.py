@@ -46,10 +46,9 @@ class LayerPlan:
 
 
 class Bound(NamedTuple):
-    """theta, the layers and alpha that it makes, and every layer's trained factors: (B, A), (exp s, W), or () where it has
+    """The layers and alpha that a theta makes, and every layer's trained factors: (B, A), (exp s, W), or () where it has
     none."""
 
-    theta: Tensor
     layers: list[Layer]
     alpha: Tensor | None
     factors: list[tuple[Tensor, ...]]
@@ -190,7 +189,7 @@ class CompiledPasses(Passes):
         layers, rest = [Layer(flat[2 * i], flat[2 * i + 1]) for i in range(depth)], iter(flat[2 * depth :])
         alpha = next(rest) if any(step.connection is not None for step in self.steps) else None
         pairs = [(next(rest), next(rest)) if plan.pair or plan.s else () for plan in self.plan]
-        return Bound(flat[0], layers, alpha, pairs)
+        return Bound(layers, alpha, pairs)
 
 
 def _flat(bound: Bound) -> list[Tensor]:
