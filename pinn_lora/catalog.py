@@ -48,11 +48,16 @@ def build(package: ModuleType, contract: type, spec: Any) -> Any:
     cls = find(package, contract, name)
     fields = {field.name: type(field.default) for field in dataclasses.fields(cls)}
     for option, value in options.items():
-        kind = fields[choose(option, list(fields), what=f"option of {name}")]
-        fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
-        if kind in (bool, int, float) and not fits:
-            raise ValueError(f"option {option} of {name} is {value!r}; it must be of type {kind.__name__}")
+        check_option(option, value, fields, of=name)
     return cls(**options)
+
+
+def check_option(option: str, value: Any, kinds: dict[str, type], *, of: str) -> None:
+    """ValueError where `of` has no such option, or one of another type than the value's."""
+    kind = kinds[choose(option, list(kinds), what=f"option of {of}")]
+    fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if kind in (bool, int, float, str) and not fits:
+        raise ValueError(f"option {option} of {of} is {value!r}; it must be of type {kind.__name__}")
 
 
 def describe(package: ModuleType, contract: type) -> dict[str, str]:

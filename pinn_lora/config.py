@@ -67,6 +67,7 @@ class CaseConfig(Strict):
     problem: str
     base: dict[str, Any]
     target: dict[str, Any]
+    network: str | dict[str, Any] = "mlp"
     width: int = Field(24, ge=1)
     depth: int = Field(3, ge=1)
     rank: int = Field(4, ge=1)

@@ -13,10 +13,11 @@ import torch
 
 from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, StudyConfig, load_problem
 from pinn_lora.lora import Blocks, adapt
-from pinn_lora.networks.mlp import MLP
+from pinn_lora.networks import Network
 from pinn_lora.objective import Objective
 from pinn_lora.points import first_points
 from pinn_lora.problem import Problem
+from pinn_lora.training import network_for
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,12 @@ class Case:
 
     @property
     def network(self) -> str:
-        return f"{self.config.depth} x {self.config.width}"
+        """As a title says it; networks that differ are told from each other."""
+        shape, spec = f"{self.config.depth} x {self.config.width}", self.config.network
+        options = {"name": spec} if isinstance(spec, str) else spec
+        told = [f"{key} {value}" for key, value in sorted(options.items()) if key != "name"]
+        name = options.get("name", "mlp")
+        return ", ".join([shape if name == "mlp" else f"{name} {shape}", *told])
 
 
 @dataclass(frozen=True)
@@ -70,14 +76,15 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
     for number, case in enumerate(config.case, start=1):
         base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
         shape = f"{case.depth}x{case.width}"
-        network = MLP(base.domain, fields=len(base.fields), width=case.width, depth=case.depth, periodic=base.periodic)
         try:
+            network = network_for(base, case.network, width=case.width, depth=case.depth)
             adapt(network, rank=case.rank)
         except ValueError as error:
             raise ConfigError(f"case {number}: {error}") from None
         for problem in (base, target):
             _rehearse(problem, network.to(getattr(torch, config.dtype)))
-        told = repr((base, shape, case.pretrain, sorted(case.weights.items())))  # all that a base is made from
+        named = [] if case.network == "mlp" else [case.network]
+        told = repr((base, shape, case.pretrain, sorted(case.weights.items()), *named))  # all that a base is made from
         base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         found.append(
             Case(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-r{case.rank}", base_id, case, base, target)
@@ -85,7 +92,7 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
     return found
 
 
-def _rehearse(problem: Problem, network: MLP) -> None:
+def _rehearse(problem: Problem, network: Network) -> None:
     """Runs every term once, so that what cannot be run is said before anything is trained or written."""
     blocks = Blocks(network)
     objective = Objective(problem, network, blocks, first_points(problem, 64, seed=0))

@@ -75,6 +75,7 @@ def _make_base(config: StudyConfig, case: Case, folder: Path, *, progress: bool)
     options = case.config.pretrain.options
     base = pretrain(
         case.base,
+        network=case.config.network,
         width=case.config.width,
         depth=case.config.depth,
         weights=_weights(case, case.base),

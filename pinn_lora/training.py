@@ -17,7 +17,7 @@ from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
 from pinn_lora.loop import Budget, train
 from pinn_lora.lora import Blocks, LoRALinear, adapt, merge
-from pinn_lora.networks.mlp import MLP
+from pinn_lora.networks import Network, build_network
 from pinn_lora.objective import probe
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points
@@ -34,7 +34,7 @@ def pretrain(
     problem: Problem,
     *,
     method: str | Method | Optimizer | None = None,
-    network: nn.Module | None = None,
+    network: nn.Module | str | Mapping[str, Any] = "mlp",
     width: int = 24,
     depth: int = 3,
     step_size: float | None = None,
@@ -53,18 +53,19 @@ def pretrain(
     """Trains all weights of a network on `problem`.
 
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
-    the default above), "full-adam" or "full-lbfgs". The network is an MLP of `depth` x `width` unless given.
+    the default above), "full-adam" or "full-lbfgs". network: a module, which is copied, or one of ours that is made
+    `depth` x `width`: its name, or a mapping of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
     max_steps, where not given, is the method's. weights: by term name, see `Objective`. compile: fused kernels with the
     same numbers; needs a C++ compiler and some seconds for every new shape, so it pays for long runs. max_memory: GiB that an
     implicit step may take, see `Objective`: the solver and the points taken together are chosen for it.
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
     a loss that is not finite at the start.
     """
-    if network is None:
-        network = MLP(
-            problem.domain, fields=len(problem.fields), width=width, depth=depth, periodic=problem.periodic, seed=seed
-        )
-    network = _place(copy.deepcopy(network), dtype or torch.float64, device)
+    if isinstance(network, nn.Module):
+        network = copy.deepcopy(network)
+    else:
+        network = network_for(problem, network, width=width, depth=depth, seed=seed)
+    network = _place(network, dtype or torch.float64, device)
     _check_periodic(problem, network)
     blocks = Blocks(network)
     name = method or ("full-lm" if blocks.size <= DIRECT_LIMIT else "adam-lbfgs")
@@ -93,6 +94,14 @@ def pretrain(
         if solution.status is Status.DIVERGED:
             break
     return solution
+
+
+def network_for(
+    problem: Problem, spec: str | Mapping[str, Any] = "mlp", *, width: int = 24, depth: int = 3, seed: int = 0
+) -> Network:
+    """One of our networks with the problem's fields and period, see `pretrain`."""
+    shape = {"fields": len(problem.fields), "width": width, "depth": depth, "periodic": problem.periodic, "seed": seed}
+    return build_network(spec, problem.domain, **shape)
 
 
 def _check_periodic(problem: Problem, network: nn.Module) -> None:

@@ -80,6 +80,19 @@ def test_bases_made_differently_are_not_shared(change):
     assert plan_cases(plain)[0].base_id == plan_cases(check(MINIMAL))[0].base_id
 
 
+def test_a_case_may_name_its_network():
+    plain = plan_cases(check(MINIMAL))[0]
+    assert plain.network == "3 x 24"
+    for spec, told in (
+        ('"mlp"', "3 x 24"),
+        ('{ activation = "sin" }', "3 x 24, activation sin"),
+        ('{ name = "pirate_net", fourier = 4, factorised = true }', "pirate_net 3 x 24, factorised True, fourier 4"),
+    ):
+        case = plan_cases(check(MINIMAL.replace("[[method]]", f"network = {spec}\n[[method]]")))[0]
+        assert case.network == told
+        assert (case.base_id == plain.base_id) == (case.network == plain.network)
+
+
 def test_method_of_its_own_parts():
     config = check(MINIMAL.replace('name = "lora-adam"', 'name = "mine"\nlift = "balanced"\nintegrator = "midpoint"'))
     preset = config.method[0].preset()
@@ -129,6 +142,17 @@ def test_decay_is_a_part():
             "[[method]]",
             "rank = 99\n[[method]]",
             "case 1: rank 99 does not fit the 24 x 24 layer 'layers.1'; choose 1 to 24",
+        ),
+        ("[[method]]", 'network = "mpl"\n[[method]]', "case 1: there is no network 'mpl'; did you mean 'mlp'?"),
+        (
+            "[[method]]",
+            'network = { name = "pirate_net", furier = 3 }\n[[method]]',
+            "case 1: there is no option of pirate_net 'furier'; did you mean 'fourier'?",
+        ),
+        (
+            "[[method]]",
+            "network = { fourier = true }\n[[method]]",
+            "case 1: option fourier of mlp is True; it must be of type int",
         ),
         ('title = "X"', 'title = "X"\ndevice = "cuda:99"', "the device 'cuda:99' cannot be used here"),
     ],

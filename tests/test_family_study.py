@@ -100,6 +100,7 @@ def test_a_folder_of_another_family_or_of_something_else_is_left_alone(finished,
     ("old", "new", "sentence"),
     [
         ("rank = 2", "rank = 9", "rank 9 does not fit the 8 x 8 layer"),
+        ("rank = 2", 'rank = 2\nnetwork = "pirate"', "there is no network 'pirate'; did you mean 'pirate_net'?"),
         ("rank = 2", "rank = 2\nranks = [2, 9]", "rank 9 does not fit the 8 x 8 layer"),
         ("rank = 2", 'rank = 2\nmethod = "full-lm"', "keeps one adapter a member, and full-lm trains all weights"),
         (

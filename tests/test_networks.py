@@ -19,6 +19,7 @@ from pinn_lora.activations import ACTIVATIONS
 from pinn_lora.catalog import find, names
 from pinn_lora.jets import closure
 from pinn_lora.networks import Network
+from pinn_lora.training import network_for
 
 NETWORKS = {name: find(networks, Network, name) for name in names(networks)}
 BOX = pl.Domain(x=(-1.0, 3.0), t=(0.0, 0.5))
@@ -333,6 +334,19 @@ def test_effective_layers_of_an_adapted_network_are_the_merged_ones():
 def test_bad_input_gives_one_clear_sentence(options, message):
     with pytest.raises(ValueError, match=message):
         network_of(**options)
+
+
+def test_a_network_is_built_from_its_name_and_options():
+    problem = Burgers(form="soft")
+    shape = {"width": 7, "depth": 2, "seed": 3}
+    for spec, expected in (
+        ("modified_mlp", pl.ModifiedMLP(problem.domain, **shape)),
+        ({"activation": "sin", "fourier": 4}, pl.MLP(problem.domain, activation="sin", fourier=4, **shape)),
+        ({"name": "pirate_net"}, pl.PirateNet(problem.domain, **shape)),  # with the frequencies of its own default
+    ):
+        found = network_for(problem, spec, **shape)
+        assert type(found) is type(expected) and found.describe() == expected.describe()
+        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
 
 
 TRAINED = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pinn_lora as pl
 from pinn_lora.config import ConfigError, check_config
 from pinn_lora.plan import plan_cases, plan_jobs
 from pinn_lora.study import run_study
@@ -173,6 +174,21 @@ def test_a_method_of_its_own_parts_trains_all_weights_where_it_says_so(finished,
     told = lambda runs, name: [(r["unknowns"], r["relative_l2"], r["counts"]) for r in runs if r["method"] == name]  # noqa: E731
     expected = told(runs_of(finished).values(), "full-lm")
     assert len(expected) == 2 and told(again, "mine") == expected
+
+
+def test_a_case_with_a_network_of_its_own(tmp_path):
+    text = TINY.replace("rank = 2", 'rank = 2\nnetwork = { name = "pirate_net", fourier = 3, activation = "sin" }')
+    folder = run(tmp_path / "tiny", text)
+    (base,) = folder.glob("bases/*")
+    network = pl.Solution.load(base).network
+    assert type(network).__name__ == "PirateNet" and (network.fourier, network.activation, network.width) == (
+        3,
+        "sin",
+        6,
+    )
+    assert all(record["status"] in ("COMPLETED", "DIVERGED") for record in runs_of(folder).values())
+    (case,) = folder.glob("cases/*.json")
+    assert "pirate_net 2 x 6, activation sin, fourier 3" in json.loads(case.read_text())["title"]
 
 
 def test_step_size_is_tuned_with_the_first_seed_by_the_held_out_loss(tmp_path):

@@ -56,6 +56,7 @@ class FamilyConfig(Strict):
     base: dict[str, Any]
     members: list[dict[str, Any]] | None = Field(None, min_length=1)  # each what differs from the base
     vary: dict[str, VaryConfig] | None = Field(None, min_length=1)  # several coefficients give every combination
+    network: str | dict[str, Any] = "mlp"
     width: int = Field(24, ge=1)
     depth: int = Field(3, ge=1)
     method: str = "odelora-implicit"

@@ -25,11 +25,10 @@ from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
 from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.lora import adapt
-from pinn_lora.networks.mlp import MLP
 from pinn_lora.problem import Problem
 from pinn_lora.results import now
 from pinn_lora.solution import Solution, Status
-from pinn_lora.training import pretrain
+from pinn_lora.training import network_for, pretrain
 from pinn_lora.workers import each, torch_threads
 
 RECORD = "family_study.json"
@@ -80,7 +79,8 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
     base, members = config.problems(origin=origin)
     try:
         check_members(base, members, config.method)
-        adapt(_network(config, base), rank=max([config.rank, *(config.ranks or [])]))
+        network = network_for(base, config.network, width=config.width, depth=config.depth)
+        adapt(network, rank=max([config.rank, *(config.ranks or [])]))
         runs = plan_ranks(config, base, members, folder, origin=origin)
         known = [name for name, _, _ in base.terms()]
         for name in config.weights:
@@ -89,11 +89,6 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return base, members, runs
-
-
-def _network(config: FamilyConfig, problem: Problem) -> MLP:
-    fields, periodic = len(problem.fields), problem.periodic
-    return MLP(problem.domain, fields=fields, width=config.width, depth=config.depth, periodic=periodic)
 
 
 def _open(folder: Path, config: FamilyConfig, source: str) -> str:
@@ -131,8 +126,8 @@ def _make(calls: list[tuple], config: FamilyConfig, what: str, progress: bool) -
 
 
 def _pretrain(config: FamilyConfig, problem: Problem, place: Path, seed: int, *, progress: bool) -> str:
-    shape = {"width": config.width, "depth": config.depth, "weights": config.weights, "seed": seed}
-    options = config.pretrain.options
+    shape = {"network": config.network, "width": config.width, "depth": config.depth}
+    options = {"weights": config.weights, "seed": seed, **config.pretrain.options}
     with torch_threads(config.threads):
         solution = pretrain(problem, compile=config.compile, progress=progress, **shape, **options)
     if place.name == "base" and solution.status is Status.DIVERGED:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pinn_lora.activations import ACTIVATIONS
-from pinn_lora.catalog import choose
+from pinn_lora.catalog import check_option, choose, find
 from pinn_lora.domain import Domain
 from pinn_lora.factorised import FactorisedLinear
 from pinn_lora.jets import Jet, closure, cos, sin
@@ -144,6 +147,21 @@ class Network(nn.Module, ABC):
             weight = effective(*(own[name] for name in layer.factors)) if effective else own["weight"]  # type: ignore[union-attr]
             found.append(Layer(weight, own["bias"]))
         return found
+
+
+def build_network(spec: str | Mapping[str, Any], domain: Domain, **shape: Any) -> Network:
+    """A network by the name of its file, or from a mapping of a name ("mlp" where there is none) and options: activation,
+    fourier, fourier_scale, factorised and what its class adds. shape: the arguments that are no choice. ValueError for names
+    that do not exist and options of another type."""
+    options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name", "mlp")
+    cls = find(sys.modules[__name__], Network, name)
+    known = {**inspect.signature(Network.__init__).parameters, **inspect.signature(cls.__init__).parameters}
+    fixed = {"self", "domain", "fields", "width", "depth", "periodic", "seed", "dtype"}
+    kinds = {key: type(p.default) for key, p in known.items() if key not in fixed and p.kind is p.KEYWORD_ONLY}
+    for option, value in options.items():
+        check_option(option, value, kinds, of=name)
+    return cls(domain, **shape, **options)
 
 
 def _glorot(m: int, n: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Linear:
