@@ -98,10 +98,18 @@ def _stack(rows: Sequence[Tensor], like: Tensor) -> Tensor:
     return torch.stack(list(rows))
 
 
-def compose(phi: Sequence[Tensor], u: Tensor, indices: Indices, *, pure: bool = False) -> Tensor:
+def compose(
+    phi: Sequence[Tensor],
+    u: Tensor,
+    indices: Indices,
+    *,
+    pure: bool = False,
+    live: frozenset[int] | None = None,
+) -> Tensor:
     """The stacked derivatives of phi(u): `u` is (S, ...), phi[k] the k-th derivative of phi at its value.
 
-    The value u[0] itself is not read. Nothing is written in place where `pure`, or under autograd.
+    The value u[0] itself is not read. Nothing is written in place where `pure`, or under autograd. live: the rows of u that
+    are not known to be zero, where that is known.
     """
     pure = pure or _watched(u, phi[0])
     out = u if pure else torch.empty_like(u)
@@ -113,7 +121,8 @@ def compose(phi: Sequence[Tensor], u: Tensor, indices: Indices, *, pure: bool = 
             torch.mul(u[1:], phi[1], out=out[1:])
         rows, add = list(out.unbind(0)), Tensor.addcmul_
     for a, c, factors in composition_table(indices):
-        rows[a] = add(rows[a], _product(u[b] for b in factors), phi[len(factors)], value=c)
+        if live is None or live.issuperset(factors):
+            rows[a] = add(rows[a], _product(u[b] for b in factors), phi[len(factors)], value=c)
     return _stack(rows, like=u) if pure else out
 
 
@@ -164,35 +173,37 @@ def multiply_adjoint(f: Tensor, adjoint: Tensor, indices: Indices, *, pure: bool
 
 
 class Jet:
-    """A value and its derivatives: `data` (S, ...) stacks the derivatives named by `indices`.
+    """A value and its derivatives: `data` (S, ...) stacks the derivatives named by `indices`. `live` are the rows that are not
+    known to be zero, all where it is not given.
 
-    Arithmetic with numbers, tensors that do not depend on the coordinates, and jets of the same indices.
+    Arithmetic with numbers, tensors that do not depend on the coordinates, and jets of the same indices; what is known to be
+    zero is not multiplied: most of a formula in one coordinate has no derivative in the others.
     """
 
-    __slots__ = ("data", "indices")
+    __slots__ = ("data", "indices", "live")
 
-    def __init__(self, data: Tensor, indices: Indices) -> None:
+    def __init__(self, data: Tensor, indices: Indices, live: frozenset[int] | None = None) -> None:
         self.data, self.indices = data, indices
+        self.live = frozenset(range(len(indices))) if live is None else live
 
     @classmethod
     def coordinate(cls, points: Tensor, number: int, indices: Indices) -> Jet:
         """Coordinate `number` of the points (N, d) as a jet: its own derivative is 1, all others 0."""
         data = points.new_zeros(len(indices), points.shape[0])
         data[0] = points[:, number]
-        if (number,) in indices:
-            data[indices.index((number,))] = 1.0
-        return cls(data, indices)
-
-    def _like(self, data: Tensor) -> Jet:
-        return Jet(data, self.indices)
+        if (number,) not in indices:
+            return cls(data, indices, frozenset([0]))
+        own = indices.index((number,))
+        data[own] = 1.0
+        return cls(data, indices, frozenset([0, own]))
 
     def __add__(self, other: Jet | Tensor | float) -> Jet:
         if isinstance(other, Jet):
-            return self._like(self.data + other.data)
-        return self._like(torch.cat([(self.data[0] + other).unsqueeze(0), self.data[1:]]))
+            return Jet(self.data + other.data, self.indices, self.live | other.live)
+        return Jet(torch.cat([(self.data[0] + other).unsqueeze(0), self.data[1:]]), self.indices, self.live | {0})
 
     def __neg__(self) -> Jet:
-        return self._like(-self.data)
+        return Jet(-self.data, self.indices, self.live)
 
     def __sub__(self, other: Jet | Tensor | float) -> Jet:
         return self + (-other)
@@ -202,11 +213,17 @@ class Jet:
 
     def __mul__(self, other: Jet | Tensor | float) -> Jet:
         if not isinstance(other, Jet):
-            return self._like(self.data * other)
-        f, g = self.data, other.data
-        table = product_table(self.indices)
-        rows = [reduce(operator.add, [c * f[b] * g[d] for c, b, d in terms]) for terms in table]
-        return self._like(torch.stack(rows))
+            nothing = isinstance(other, (int, float)) and other == 0
+            return Jet(self.data * other, self.indices, frozenset() if nothing else self.live)
+        f, g, found = self.data.unbind(0), other.data.unbind(0), {}
+        for a, terms in enumerate(product_table(self.indices)):
+            for c, b, d in terms:
+                if b in self.live and d in other.live:
+                    left = f[b] if c == 1.0 else c * f[b]
+                    found[a] = torch.addcmul(found[a], left, g[d]) if a in found else left * g[d]
+        zero = torch.zeros_like(next(iter(found.values()), f[0] * g[0]))
+        rows = [found.get(a, zero) for a in range(len(self.indices))]
+        return Jet(torch.stack(rows), self.indices, frozenset(found))
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -223,7 +240,9 @@ class Jet:
 
     def apply(self, derivatives: Callable[[Tensor, int], list[Tensor]]) -> Jet:
         """phi of this jet; `derivatives(u, order)` gives phi, phi', ..., phi^(order) at u."""
-        return self._like(compose(derivatives(self.data[0], max_order(self.indices)), self.data, self.indices))
+        data = compose(derivatives(self.data[0], max_order(self.indices)), self.data, self.indices, live=self.live)
+        curved = {a for a, _, factors in composition_table(self.indices) if self.live.issuperset(factors)}
+        return Jet(data, self.indices, self.live | curved | {0})
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):

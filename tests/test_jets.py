@@ -261,3 +261,28 @@ def test_multiply_add_is_leibniz_rule_and_its_adjoint_the_transpose(indices):
         found = multiply_adjoint(f, seed, indices, pure=pure)
         torch.testing.assert_close(found, watched.grad, rtol=1e-13, atol=1e-13)
     assert all(torch.equal(x, y) for x, y in zip((v, f, g, seed), before, strict=True))
+
+
+def test_rows_known_to_be_zero_are_zero_and_what_is_left_out_changes_nothing():
+    """A formula in one coordinate, in both, and a number in a jet's clothes: live rows against the numbers themselves, and
+    the same formula with all rows live."""
+    indices = closure([(0, 0), (0, 1)])
+    points = torch.rand(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + 0.5
+    x, t = (Jet.coordinate(points, i, indices) for i in range(2))
+    dense_x, dense_t = (Jet(jet.data, indices) for jet in (x, t))
+    position = {index: i for i, index in enumerate(indices)}
+    for formula, expected in (
+        (lambda x, t: x, {(), (0,)}),
+        (lambda x, t: 3.0 - x * x, {(), (0,), (0, 0)}),
+        (lambda x, t: sin(x), {(), (0,), (0, 0)}),
+        (lambda x, t: x * t, {(), (0,), (1,), (0, 1)}),
+        (lambda x, t: exp(x * t), set(indices)),
+        (lambda x, t: t**-1 + 0.0 * x, {(), (1,)}),
+        (lambda x, t: 0.0 * t, set()),
+        (lambda x, t: (2.0 + 0.0 * t) * x, {(), (0,)}),
+        (lambda x, t: (0.0 * t) * (0.0 * x) + 1.0, {()}),
+    ):
+        found, dense = formula(x, t), formula(dense_x, dense_t)
+        assert found.live == {position[index] for index in expected}
+        assert not found.data[[a for a in range(len(indices)) if a not in found.live]].any()
+        torch.testing.assert_close(found.data, dense.data, rtol=1e-15, atol=0)
