@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pinn_lora.problems.burgers import Burgers
+from equations import BURGERS
 from side_by_side import Way, differences, machine, medians, write
 from torch import Tensor
 from torch.func import functional_call, grad, grad_and_value, jacrev, jvp, vmap
@@ -37,18 +37,9 @@ TRAINED: dict[str, dict[str, Any] | None] = {
     "all weights": None,
 }
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}  # of residuals and Jacobian, relative to the largest entry
+NU = 0.01 / math.pi
 ROWS = 50  # of jacrev, together
 AIM = 8.0
-
-
-@dataclass(frozen=True)
-class ResidualOnly(Burgers):
-    """The residual term alone, of the network's output as it is."""
-
-    form: str = "soft"
-
-    def conditions(self):
-        return []
 
 
 @dataclass(frozen=True)
@@ -105,14 +96,14 @@ class Functional:
 
 def ways_of(size: tuple[int, int], trained: str, dtype: torch.dtype, n: int) -> tuple[dict[str, Way], int]:
     """The ways by name, and the number of unknowns."""
-    problem, options = ResidualOnly(), TRAINED[trained]
+    problem, options = BURGERS.problem, TRAINED[trained]
     network = pl.MLP(problem.domain, depth=size[0], width=size[1], dtype=dtype)
     if options is not None:
         network = pl.adapt(network, initializer="balanced", **options)
     blocks, points = Blocks(network), problem.domain.sample(n).to(dtype)
     theta, sets = blocks.read(network), {"residual": (points,)}
     plain, compiled = (pl.Objective(problem, network, blocks, sets, compile=on) for on in (False, True))
-    peer = Functional(plain, theta, points, problem.nu)
+    peer = Functional(plain, theta, points, NU)
     ways: dict[str, Way] = {
         "plain": lambda: plain.jacobian(theta),
         "compiled": lambda: compiled.jacobian(theta),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -44,6 +46,19 @@ def differences(ways: Mapping[str, Way], tolerance: float) -> dict[str, float]:
             worst = max(parts, key=lambda part: (part != part, part))
             raise RuntimeError(f"{name} differs from the first way by {worst:.1e}, more than {tolerance:.0e}")
     return errors
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """These environment variables, and afterwards those that were there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def machine() -> dict:
