@@ -22,6 +22,7 @@ from pinn_lora.lora import Blocks, LoRALinear
 from pinn_lora.networks.mlp import MLP
 
 FLAGS = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "JAX_PLATFORMS": "cpu"}
+CHUNK = 512  # points
 MISSING = "JAX is not installed, so its column is left out: pip install 'pinn-lora[bench]'"
 
 
@@ -51,28 +52,39 @@ def load() -> Any:
 
 
 def jax_ways(jax: Any, equation: Equation, network: torch.nn.Module, points: Tensor) -> dict[str, Way]:
-    """The loss and its gradient in theta's order by nested jvp and by nested reverse mode, by their names."""
+    """The loss and its gradient in theta's order by nested jvp and by nested reverse mode, at all points together and, where
+    `CHUNK` divides them, in chunks: these need no buffer that the system has to give again at every call."""
+    n = len(points)
+    sizes = {"": n} | ({", chunks": CHUNK} if n > CHUNK and n % CHUNK == 0 else {})
+    ways = {"jvp": _forward, "reverse": _reverse}
     return {
-        name: _way(jax, equation, network, points, make) for name, make in (("jvp", _forward), ("reverse", _reverse))
+        name + end: _way(jax, equation, network, points, make, size)
+        for name, make in ways.items()
+        for end, size in sizes.items()
     }
 
 
-def _way(jax: Any, equation: Equation, network: torch.nn.Module, points: Tensor, derivatives: Callable) -> Way:
+def _way(jax: Any, equation: Equation, network: torch.nn.Module, points: Tensor, make: Callable, size: int) -> Way:
     jnp, blocks = jax.numpy, Blocks(network)
     keys = [key for block in blocks.blocks for key in block.keys]
     x64 = points.dtype == torch.float64
     with jax.enable_x64(x64):  # a switch for what is made and run inside, here and below: the process's own stays
-        X = jnp.asarray(points.numpy())
+        X = jnp.asarray(points.numpy()).reshape(-1, size, points.shape[1])
         held = blocks.parameters(blocks.read(network))
         theta = {key: jnp.asarray(held[key].numpy()) for key in keys}
         solve = _network(jnp, network)
 
-    def loss(theta: dict, X: Any) -> Any:
-        u = lambda X: solve(theta, X)  # noqa: E731
-        d = {"u": u(X), "sin": jnp.sin, **derivatives(jax, u, X, equation)}
-        return jnp.mean(jnp.square(equation.residual(X[:, 0], X[:, 1], d)))
+    def loss(theta: dict, x: Any) -> Any:
+        u = lambda x: solve(theta, x)  # noqa: E731
+        d = {"u": u(x), "sin": jnp.sin, **make(jax, u, x, equation)}
+        return jnp.square(equation.residual(x[:, 0], x[:, 1], d)).sum() / len(points)
 
-    both = jax.jit(jax.value_and_grad(loss))
+    def total(theta: dict, X: Any) -> Any:
+        part = lambda x: jax.value_and_grad(loss)(theta, x)  # noqa: E731
+        add = lambda sums, x: (jax.tree.map(jnp.add, sums, part(x)), None)  # noqa: E731
+        return jax.lax.scan(add, part(X[0]), X[1:])[0] if len(X) > 1 else part(X[0])
+
+    both = jax.jit(total)
 
     def run() -> tuple[Tensor, Tensor]:
         with jax.enable_x64(x64):

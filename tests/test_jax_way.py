@@ -29,14 +29,23 @@ def test_one_core_is_one_core_and_ends():
     assert os.sched_getaffinity(0) == before
 
 
+def test_chunks_add_up_to_the_whole(monkeypatch):
+    """Sums in another order, float64."""
+    pytest.importorskip("jax")
+    monkeypatch.setattr(bench, "CHUNK", 10)
+    network, points = MLP(equation.problem.domain, width=4, depth=1), equation.problem.domain.sample(30)
+    with bench.one_core():
+        ways = bench.jax_ways(bench.load(), equation, network, points)
+    assert len(load("side_by_side").differences(ways, 1e-13)) == 4
+
+
 def test_float64_is_for_the_ways_alone_and_the_environment_stays():
     pytest.importorskip("jax")
     before = dict(os.environ)
     with bench.one_core():
         jax = bench.load()
     network, points = MLP(equation.problem.domain, width=8, depth=2), equation.problem.domain.sample(10)
-    for way in bench.jax_ways(jax, equation, network, points).values():
-        assert way()[1].dtype == torch.float64
+    assert bench.jax_ways(jax, equation, network, points)["jvp"]()[1].dtype == torch.float64
     assert jax.numpy.ones(1).dtype == jax.numpy.float32 and dict(os.environ) == before
 
 
