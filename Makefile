@@ -1,17 +1,20 @@
 # make demo   the main job: a virtual environment, the package, four methods side by side, a report in results/demo
 # make test   the same environment, and the tests
 # make lint   style (ruff) and types (pyright)
+# make bench  the benchmarks that take minutes, about an hour together, and their page results/benchmarks/index.html
+#             (make bench BENCH="derivatives steps" for these alone)
 # make clean  remove the environment and the caches, never results/
 #
 # Another interpreter or place:  make test PYTHON=python3.12 VENV=/somewhere/env
 
 PYTHON ?= python3
 VENV ?= .venv
+BENCH ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet -c constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -30,6 +33,9 @@ lint: $(VENV)/dev.stamp
 	done; \
 	exit $$status
 
+bench: $(VENV)/bench.stamp
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -43,6 +49,11 @@ $(VENV)/package.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing pinn-lora and its development tools into $(VENV) (a minute or two)"
 	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/package.stamp
+
+$(VENV)/bench.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing pinn-lora and what its benchmarks compare it with into $(VENV) (a minute or two)"
+	$(PIP_INSTALL) -e '.[bench]'
 	@touch $@ $(VENV)/package.stamp
 
 $(BIN)/python:
