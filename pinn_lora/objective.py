@@ -189,15 +189,15 @@ class Objective:
         return float(torch.stack(parts).sum()), g
 
     def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """R (N,) and J (N, P), float64."""
+        """R (N,) and J (N, P), float64; in memory (P, N), as its parts are made."""
         self.work.jacobians += 1
         R = torch.empty(self.rows, dtype=torch.float64, device=theta.device)
-        J, at = R.new_empty(self.rows, self.size), 0
-        for r, rows, weight in self._jacobian_parts(theta):
+        columns, at = R.new_empty(self.size, self.rows), 0
+        for r, J, weight in self._jacobian_parts(theta):
             place = slice(at, at := at + len(r))
             torch.mul(r, math.sqrt(weight), out=R[place])
-            torch.mul(rows, math.sqrt(weight), out=J[place])
-        return R, J
+            torch.mul(J.T, math.sqrt(weight), out=columns[:, place])
+        return R, columns.T
 
     def gauss_newton(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """f, g (P,) and H = 2 J^T J (P, P) in float64, accumulated over chunks so that J is never whole in memory."""
