@@ -1,4 +1,4 @@
-"""One implicit step against its floor, and Jacobians in factor space against torch.func.
+"""One implicit step against its floor, its solvers side by side, and one at a million points.
 
     python benchmarks/implicit.py    # some minutes; writes results/benchmarks/implicit.json
 
@@ -12,16 +12,13 @@ over one step at a million points.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
-import statistics
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from pinn_lora.problems.burgers import Burgers
+from side_by_side import machine, medians, write
 
 import pinn_lora as pl
 from pinn_lora import solvers
@@ -35,28 +32,15 @@ from pinn_lora.points import first_points
 from pinn_lora.solvers import Solver
 
 FACTORS = [(3, 24, 4), (4, 64, 4), (4, 64, 8), (4, 128, 4)]  # depth, width, rank
-AIM_STEP, AIM_JACOBIAN = 1.5, 8.0
+AIM = 1.5
 
 
-def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """CPU seconds of each, taking turns, after a first call that does not count."""
-    for run in ways.values():
-        run()
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, run in ways.items():
-            start = time.process_time()
-            run()
-            taken[name].append(time.process_time() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
-def objective_of(depth: int, width: int, rank: int | None, n: int, engine: str | None = None) -> pl.Objective:
+def objective_of(depth: int, width: int, rank: int | None, n: int) -> pl.Objective:
     problem = Burgers(nu=0.01 / math.pi)
     network = pl.MLP(problem.domain, width=width, depth=depth, periodic=problem.periodic)
     if rank is not None:
         network = pl.adapt(network, rank=rank, initializer="balanced")
-    return pl.Objective(problem, network, Blocks(network), first_points(problem, n, seed=0), engine=engine)
+    return pl.Objective(problem, network, Blocks(network), first_points(problem, n, seed=0))
 
 
 def system_of(objective: pl.Objective, theta: torch.Tensor, name: str | None = None) -> Solver:
@@ -86,19 +70,7 @@ def factor_step(depth: int, width: int, rank: int, n: int, repeats: int) -> dict
         "gflops": rate / 1e9,
         "floor": 1e3 * floor,
         "ratio": found["step"] / floor,
-        "aim": AIM_STEP,
-    }
-
-
-def jacobians(depth: int, width: int, rank: int, n: int, repeats: int) -> dict:
-    jets, functional = (objective_of(depth, width, rank, n, engine) for engine in ("jets", "functional"))
-    theta = jets.blocks.read(jets.network)
-    found = medians({"jets": lambda: jets.jacobian(theta), "vmap": lambda: functional.jacobian(theta)}, repeats)
-    return {
-        "network": f"{depth} x {width}, rank {rank}",
-        "milliseconds": {name: 1e3 * seconds for name, seconds in found.items()},
-        "times": found["vmap"] / found["jets"],
-        "aim": AIM_JACOBIAN,
+        "aim": AIM,
     }
 
 
@@ -146,31 +118,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/implicit.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    shapes = FACTORS[: 2 if arguments.quick else None]
     large = None if arguments.quick else million()
     print(large, flush=True)
-    steps, ratios = [], []
-    for shape in shapes:
+    steps = []
+    for shape in FACTORS[: 2 if arguments.quick else None]:
         steps.append(factor_step(*shape, arguments.points, arguments.repeats))
         print(steps[-1], flush=True)
-    for shape in shapes[:2]:
-        ratios.append(jacobians(*shape, min(arguments.points, 1000), max(arguments.repeats // 2, 1)))
-        print(ratios[-1], flush=True)
     solved = all_weights(3, 24, arguments.points, 1e2, ["cholesky", "kernel", "cg"])
     if not arguments.quick:
         solved += all_weights(4, 128, arguments.points // 3, 1e2, ["kernel", "cg"])
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    found = {
-        "machine": machine,
-        "points": arguments.points,
-        "steps": steps,
-        "jacobians": ratios,
-        "solvers": solved,
-        "million": large,
-    }
-    arguments.out.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"written to {arguments.out}")
+    found = {"machine": machine(), "points": arguments.points, "steps": steps, "solvers": solved, "million": large}
+    write(arguments.out, found)
 
 
 if __name__ == "__main__":

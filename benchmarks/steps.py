@@ -10,9 +10,7 @@ for the dense gradient pays for that instead of the factors' gradient: its row h
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import torch
 from pinn_lora.problems.burgers import Burgers
+from side_by_side import machine, write
 
 from pinn_lora import lifts, metrics
 from pinn_lora.catalog import build, find, names
@@ -36,9 +35,10 @@ AIM = 0.10  # of one gradient
 
 
 def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """Of CPU, on one thread."""
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def measure(objective: Objective, theta: torch.Tensor, lift: str, metric: dict, repeats: int) -> dict:
@@ -95,12 +95,7 @@ def main() -> None:
             f"{lift:>16} {named:>20} {times['gradient']:12.1f} {dense} {times['own']:12.2f} {row['share']:7.2%}",
             flush=True,
         )
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(
-        json.dumps({"machine": machine, "repeats": arguments.repeats, "rows": rows}, indent=2) + "\n"
-    )
-    print(f"written to {arguments.out}")
+    write(arguments.out, {"machine": machine(), "repeats": arguments.repeats, "rows": rows})
 
 
 if __name__ == "__main__":
