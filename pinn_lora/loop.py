@@ -28,13 +28,15 @@ BLOW_UP = 1e3  # DIVERGED: the loss exceeds the first one so many times
 @dataclass(frozen=True)
 class Budget:
     """When a run ends, and when points are added: every `resample_every` steps, by `growth` of the first number, at most up
-    to `most` times it. A line search that stops before the last points were added gets the next ones at once."""
+    to `most` times it; where `overfit` is given, only while the held-out loss is above so many times the fitted one. A line
+    search that stops before the last points were added gets the next ones at once."""
 
     max_steps: int
     max_seconds: float | None = None
     resample_every: int | None = 10
     growth: float = 0.25
     most: float = 3.0
+    overfit: float | None = None
 
 
 class _Judge:
@@ -143,7 +145,7 @@ class _Loop:
         with self.bar:
             for step in range(1, self.budget.max_steps + 1):
                 start = seconds(self.theta.device) - compile_seconds()
-                if self._due(step):
+                if self._due(step) and self._needed():
                     self._add_points(step)
                 taken = self.taken.step(self.objective, self.theta)
                 finite = bool(taken.theta.isfinite().all()) and math.isfinite(taken.value)
@@ -169,6 +171,11 @@ class _Loop:
     def _due(self, step: int) -> bool:
         every = self.budget.resample_every
         return bool(every) and self.additions > 0 and step > 1 and (step - 1) % every == 0
+
+    def _needed(self) -> bool:
+        if self.budget.overfit is None:
+            return True
+        return not self.held_out.value(self.theta) <= self.budget.overfit * self.objective.value(self.theta)
 
     def _add_points(self, step: int) -> None:
         grown = grow(self.objective, self.theta, self.extra, seed=1_000_003 * (self.seed + 1) + step)

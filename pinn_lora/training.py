@@ -27,6 +27,7 @@ from pinn_lora.solution import Solution, Status
 
 PROBE = 512  # points of the batch that a start by the gradient sees
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+OVERFIT = 1.5  # pretraining adds points while the held-out loss is above so many times the fitted one
 DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps by default
 
 
@@ -55,7 +56,9 @@ def pretrain(
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
     the default above), "full-adam" or "full-lbfgs". network: a module, which is copied, or one of ours that is made
     `depth` x `width`: its name, or a mapping of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
-    max_steps, where not given, is the method's. weights: by term name, see `Objective`. compile: fused kernels with the
+    max_steps, where not given, is the method's. Every `resample_every` steps (None: never) residual-adaptive points are added,
+    up to three times the first number, while the held-out loss is above 1.5 times the fitted one: a smooth solution needs
+    no more, and steps on fewer points are quicker. weights: by term name, see `Objective`. compile: fused kernels with the
     same numbers; needs a C++ compiler and some seconds for every new shape, so it pays for long runs. max_memory: GiB that an
     implicit step may take, see `Objective`: the solver and the points taken together are chosen for it.
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
@@ -77,7 +80,7 @@ def pretrain(
         left = None if max_seconds is None else max(max_seconds - (before.history[-1].seconds if phase else 0.0), 0.0)
         share = left if left is None or phase == len(phases) - 1 else left * 0.5
         every = resample_every if preset.method.implicit or resample_every is None else max(steps // 15, 1)
-        budget = Budget(steps, share, every)
+        budget = Budget(steps, share, every, overfit=OVERFIT)
         solution = train(
             replace(before, history=()),
             preset.method,

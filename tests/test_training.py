@@ -148,6 +148,16 @@ def test_lbfgs_converges_on_its_own(small_base):
     assert tuned.status == pl.Status.CONVERGED
 
 
+def test_pretraining_adds_points_only_where_the_held_out_loss_is_above_the_fitted_one():
+    """All weights at 40 points fit these and nothing between them; at 600 a smooth solution leaves nothing to fit."""
+    problem, options = Burgers(nu=0.5 / math.pi), {"width": 8, "depth": 2, "max_steps": 30, "resample_every": 5}
+    few, many = (pl.pretrain(problem, points=n, **options) for n in (40, 600))
+    assert few.history[-1].points == 40 + 5 * 10  # at every chance
+    assert many.history[-1].points == 600
+    last = many.history[-1]
+    assert last.held_out_loss < 1.5 * last.loss  # what it was judged by
+
+
 def test_history_counts_points_work_and_drift(small_base, target):
     tuned = pl.finetune(small_base, target, rank=2, initializer="balanced", max_steps=6, points=100, resample_every=2)
     points = [record.points for record in tuned.history]
