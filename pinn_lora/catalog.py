@@ -56,7 +56,7 @@ def check_option(option: str, value: Any, kinds: dict[str, type], *, of: str) ->
     """ValueError where `of` has no such option, or one of another type than the value's."""
     kind = kinds[choose(option, list(kinds), what=f"option of {of}")]
     fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
-    if kind in (bool, int, float, str) and not fits:
+    if kind in (bool, int, float) and not fits:
         raise ValueError(f"option {option} of {of} is {value!r}; it must be of type {kind.__name__}")
 
 
