@@ -9,14 +9,13 @@ Seconds are of the whole call; on one thread CPU seconds, so that other work on 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import statistics
 from pathlib import Path
 
 import torch
 from pinn_lora.problems.burgers import Burgers
+from side_by_side import machine, write
 
 import pinn_lora as pl
 from pinn_lora import clock
@@ -80,9 +79,7 @@ def main() -> None:
         works[f"{h:.0e}"] = all(e["status"] != "DIVERGED" and e["relative_l2"] < e["zero_shot"] / 4 for e in ends)
         rows += ends
     print("works (every seed below a quarter of zero-shot):", works)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    about = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine()}
-    arguments.out.write_text(json.dumps({**about, "rows": rows, "median": median, "works": works}, indent=1) + "\n")
+    write(arguments.out, {"machine": machine(), "rows": rows, "median": median, "works": works})
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ seconds of training; on one thread CPU seconds.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 from pinn_lora.problems.burgers import Burgers
+from side_by_side import machine, write
 
 import pinn_lora as pl
 
@@ -68,9 +67,7 @@ def main() -> None:
                 base, target, method=method("balanced", options), rank=4, max_steps=lengths[1], seed=seed
             )
             rows.append(row("fine-tuning", way, seed, tuned))
-    about = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write(arguments.out, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ row is meant to reach.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
+from side_by_side import machine, write
 
 import pinn_lora as pl
 import pinn_lora.problems
@@ -61,9 +60,7 @@ def main() -> None:
         line = f"{name + (' (' + told + ')' if told else ''):<92} {error:.2e}  aim {aim:.0e}  {last.seconds:6.1f} s"
         print(f"{line}  {last.step:4d} steps  {solved.status}", flush=True)
         assert math.isfinite(error)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        about = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine()}
-        arguments.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        write(arguments.out, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ sum_k w_k sum r_k^2, and the per-sample Jacobian.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,13 +93,13 @@ class JetEngine:
 
     def _compiled_squares(self, term: Term, points: Sequence[Tensor], missing: int) -> Squares | None:
         """None for a term that sees two point sets, and for a problem that cannot be told from another."""
-        if term.paired or not isinstance(self.problem, Hashable):
+        if term.paired:
             return None
         try:
-            function = squares_of(self.problem, term.name, term.indices, term.place)
+            hash(self.problem)
         except TypeError:  # a coefficient that has no hash
             return None
-        x = points[0]
+        function, x = squares_of(self.problem, term.name, term.indices, term.place), points[0]
         real = torch.cat([x.new_ones(len(x)), x.new_zeros(missing)])
         return Squares(function, torch.cat([x, x[-1:].expand(missing, -1)]), real)
 

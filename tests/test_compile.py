@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -162,6 +162,30 @@ def test_a_residual_that_cannot_be_compiled_stays_as_it_is_and_says_so_once(kind
     else:  # it is called anew at every chunk and every time
         assert compiled.gradient(theta)[0] > found[0]
     assert compiling.can_compile()
+
+
+@dataclass(frozen=True)
+class Unhashable(pl.Problem):
+    """A coefficient without a hash: what is compiled cannot be found again, so the loss is not compiled."""
+
+    speeds: list[float] = field(default_factory=lambda: [1.0, 2.0])
+    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
+
+    def residual(self, p, u):
+        return u.t + sum(self.speeds) * u.x
+
+    def conditions(self):
+        return []
+
+
+def test_a_problem_without_a_hash_keeps_its_loss_plain():
+    problem = Unhashable()
+    network = network_of(problem, lora=False)
+    plain, compiled = pair_of(problem, network, 64)
+    (chunk, _) = compiled._chunks[0]
+    assert chunk.squares is None and chunk.passes is not plain._chunks[0][0].passes
+    theta = somewhere(plain.blocks, network)
+    close(compiled.gradient(theta)[1], plain.gradient(theta)[1])
 
 
 def test_few_points_are_not_compiled():
