@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -49,12 +49,13 @@ def run(function: Function, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def run_foreign(function: Function, tensors: Sequence[Tensor], *, name: str) -> list[Tensor]:
     """The same for a function with code in it that is not ours, which may do what cannot be traced: it is compiled only where
-    that gives its own numbers, and stays as it is, with a warning that names it, where it does not."""
+    none of its tensors' numbers steers it or leaves torch and where that gives its own numbers, and stays as it is, with a
+    warning that names it, where not."""
     key = _key(function, tensors)
     if key not in _kernels and not _broken and function not in _refused:
         expected = function(*tensors)
         try:
-            kernel = _compile(function, tensors)
+            kernel = _compile(function, tensors, mode="fake")  # in which a tensor's numbers cannot be had
             if not all(_agree(a, b) for a, b in zip(kernel(*tensors), expected, strict=True)):
                 raise ValueError("compiled, it gives other numbers")
             _kernels[key] = kernel
@@ -79,7 +80,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _compile(function: Function, tensors: Sequence[Tensor]) -> Function:
+def _compile(function: Function, tensors: Sequence[Tensor], *, mode: Literal["real", "fake"] = "real") -> Function:
     global _seconds
     import torch._inductor  # takes a second, so only where it is asked for
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -88,7 +89,7 @@ def _compile(function: Function, tensors: Sequence[Tensor]) -> Function:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own deprecations
-            graph = make_fx(function)(*tensors)
+            graph = make_fx(function, tracing_mode=mode, _allow_non_fake_inputs=True)(*tensors)
             return cast(Function, torch._inductor.compile(graph, list(tensors)))
     finally:
         _seconds += seconds(tensors[0].device) - start

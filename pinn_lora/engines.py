@@ -8,7 +8,7 @@ sum_k w_k sum r_k^2, and the per-sample Jacobian.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -93,11 +93,7 @@ class JetEngine:
 
     def _compiled_squares(self, term: Term, points: Sequence[Tensor], missing: int) -> Squares | None:
         """None for a term that sees two point sets, and for a problem that cannot be told from another."""
-        if term.paired:
-            return None
-        try:
-            hash(self.problem)
-        except TypeError:  # a coefficient that has no hash
+        if term.paired or not _told_apart(self.problem):
             return None
         function, x = squares_of(self.problem, term.name, term.indices, term.place), points[0]
         real = torch.cat([x.new_ones(len(x)), x.new_zeros(missing)])
@@ -216,6 +212,17 @@ class JetEngine:
         inputs = [record.values[passes.inputs[i]][:, real] for i in passes.trained]
         layers = [(self.plan[i], bound.factors[i]) for i in passes.trained]
         return JetProducts(torch.stack(found).detach(), layers, inputs, adjoints, self.alpha, slopes)
+
+
+def _told_apart(problem: Problem) -> bool:
+    """Whether an equal problem is the same function: it compares all of its fields, and they have a hash."""
+    if not all(f.compare for f in fields(problem)):  # type: ignore[arg-type]
+        return False
+    try:
+        hash(problem)
+    except TypeError:
+        return False
+    return True
 
 
 def _with_copies(chunk: JetChunk, seed: Tensor) -> Tensor:

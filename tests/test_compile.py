@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
@@ -128,15 +129,19 @@ def test_compiled_is_plain_in_float32():
 
 @dataclass(frozen=True)
 class Stubborn(pl.Problem):
-    """A residual that looks at its numbers, which cannot be traced, or that gives others each time it is called."""
+    """A residual that cannot be traced: its numbers steer it, leave torch, or are others each time it is called."""
 
-    kind: str = "looks"
+    kind: str
     domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
     calls: ClassVar[list[float]] = [0.0]
 
     def residual(self, p, u):
-        if self.kind == "looks":
-            return u.t + u.xx if float(u.value.detach().sum()) > -1e9 else u.t
+        if self.kind == "branches":
+            return u.t + u.xx if (u.value.detach().abs() < 1e9).all() else u.t
+        if self.kind == "reads a number":
+            return u.t + u.xx * float(p.x[0])
+        if self.kind == "leaves torch":
+            return u.t + u.xx - torch.as_tensor(np.sin(3.0 * p.x.numpy()))
         self.calls[0] += 1.0
         return u.t + u.xx + self.calls[0]
 
@@ -144,24 +149,56 @@ class Stubborn(pl.Problem):
         return []
 
 
-@pytest.mark.parametrize("kind", ["looks", "counts"])
-def test_a_residual_that_cannot_be_compiled_stays_as_it_is_and_says_so_once(kind):
+@pytest.mark.parametrize("kind", ["branches", "reads a number", "leaves torch"])
+def test_a_residual_that_cannot_be_traced_stays_as_it_is_and_says_so_once(kind):
+    """What is taken from the first chunk's numbers would be wrong for the second, of the same shape."""
     problem = Stubborn(kind)
     network = network_of(problem, lora=False)
-    plain, compiled = pair_of(problem, network, 2 * 64 + 50)
+    plain, compiled = pair_of(problem, network, 2 * 64)
     theta = plain.blocks.read(network)
     with pytest.warns(
         UserWarning, match="Stubborn's term residual is not compiled, its numbers stay the same"
     ) as caught:
         found = compiled.gradient(theta)
-    assert len(caught) == 1
-    if kind == "looks":
-        f, g = plain.gradient(theta)
-        assert found[0] == pytest.approx(f, rel=TOLERANCE)
-        close(found[1], g)
-    else:  # it is called anew at every chunk and every time
-        assert compiled.gradient(theta)[0] > found[0]
+    assert len(caught) == 1 and len(compiled._chunks) == 2
+    f, g = plain.gradient(theta)
+    assert found[0] == pytest.approx(f, rel=TOLERANCE)
+    close(found[1], g)
     assert compiling.can_compile()
+
+
+def test_a_residual_of_other_numbers_each_time_is_called_each_time():
+    problem = Stubborn("counts")
+    network = network_of(problem, lora=False)
+    _, compiled = pair_of(problem, network, 2 * 64)
+    theta = compiled.blocks.read(network)
+    with pytest.warns(UserWarning, match="compiled, it gives other numbers"):
+        found = compiled.gradient(theta)
+    assert compiled.gradient(theta)[0] > found[0]
+
+
+@dataclass(frozen=True)
+class HiddenField(pl.Problem):
+    """A coefficient that equality does not see: equal problems are not the same function."""
+
+    speed: float = field(default=1.0, compare=False)
+    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
+
+    def residual(self, p, u):
+        return u.t + self.speed * u.x
+
+    def conditions(self):
+        return []
+
+
+def test_problems_that_equality_does_not_tell_apart_keep_their_loss_plain():
+    for speed in (1.0, 3.0):
+        problem = HiddenField(speed)
+        network = network_of(problem, lora=False)
+        plain, compiled = pair_of(problem, network, 64)
+        theta = somewhere(plain.blocks, network)
+        close(compiled.gradient(theta)[1], plain.gradient(theta)[1])
+        assert compiled._chunks[0][0].squares is None
 
 
 @dataclass(frozen=True)

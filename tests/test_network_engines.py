@@ -127,7 +127,7 @@ def test_traced_passes_are_the_plain_ones(name, kind, monkeypatch):
     monkeypatch.setattr(objective_module, "CHUNK", 64)
     traced = []
 
-    def trace(function, tensors):
+    def trace(function, tensors, *, mode="real"):
         from torch.fx.experimental.proxy_tensor import make_fx
 
         with torch.no_grad():
