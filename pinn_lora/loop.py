@@ -151,7 +151,7 @@ class _Loop:
                 finite = bool(taken.theta.isfinite().all()) and math.isfinite(taken.value)
                 self.theta = taken.theta if finite else self.theta
                 held_out = self.held_out.value(self.theta) if taken.accepted and self.stalls else None
-                if taken.finished and finite and self.additions:
+                if taken.finished and finite and self.additions and self._needed():
                     self._add_points(step)
                     taken = replace(taken, finished=False)
                 self.clock += (

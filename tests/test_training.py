@@ -158,6 +158,13 @@ def test_pretraining_adds_points_only_where_the_held_out_loss_is_above_the_fitte
     assert last.held_out_loss < 1.5 * last.loss  # what it was judged by
 
 
+def test_a_line_search_that_stops_brings_no_points_that_are_not_needed():
+    ended = pl.pretrain(Burgers(nu=1.0), method="full-lbfgs", width=3, depth=1, points=300, max_steps=3000)
+    last = ended.history[-1]
+    assert ended.status == pl.Status.CONVERGED and last.step < 3000
+    assert last.held_out_loss < 1.5 * last.loss and last.points == 300
+
+
 def test_history_counts_points_work_and_drift(small_base, target):
     tuned = pl.finetune(small_base, target, rank=2, initializer="balanced", max_steps=6, points=100, resample_every=2)
     points = [record.points for record in tuned.history]
