@@ -17,6 +17,7 @@ from torch.func import functional_call, jvp
 
 from pinn_lora.compiling import can_compile, run_foreign
 from pinn_lora.jets import Indices
+from pinn_lora.layer_jacobians import fill_alpha, fill_layer
 from pinn_lora.lora import Blocks, DenseBlock
 from pinn_lora.networks import Network
 from pinn_lora.passes import Bound, LayerPlan, Passes
@@ -162,31 +163,11 @@ class JetEngine:
                 adjoints = passes.adjoints(bound, record, seed)
                 for i in passes.trained:
                     D, H = adjoints.layers[i], record.values[passes.inputs[i]]
-                    self._fill(self.plan[i], bound.factors[i], D[:, real], H[:, real], J[c])
+                    fill_layer(self.plan[i], bound.factors[i], D[:, real], H[:, real], J[c])
                 if self.alpha is not None:
                     rows = [adjoints.connections[k][real] for k in sorted(adjoints.connections)]
-                    torch.sum(torch.stack(rows).unflatten(1, (-1, n)), 1, out=J[c, self.alpha.slice])
+                    fill_alpha(self.alpha, rows, J[c])
         return torch.stack(found).detach(), J.transpose(1, 2)
-
-    @staticmethod
-    def _fill(plan: LayerPlan, factors: tuple[Tensor, ...], D: Tensor, H: Tensor, J: Tensor) -> None:
-        """Writes a layer's blocks of J (P, N): dr_i/dW = sum_s D_si H_si^T and its products with the factors.
-
-        Where a residual sees several point sets, they follow each other in D (S, N, m) and H (S, N, n).
-        """
-        pieces = [J[block.slice] for block in plan.blocks]
-        D, H = (x.permute(2, 0, 1) for x in (D, H))
-        if plan.pair is not None:
-            (B, A), rows = factors, pieces.pop(0)
-            _outer(D, plan.pair.scale * torch.tensordot(A, H, 1), out=rows[: B.numel()])
-            _outer(plan.pair.scale * torch.tensordot(B.T, D, 1), H, out=rows[B.numel() :])
-        if plan.weight is not None:
-            _outer(D if plan.s is None else factors[0][:, None, None] * D, H, out=pieces.pop(0))
-        if plan.s is not None:  # dW/ds_i is row i of W
-            along = (D * torch.tensordot(factors[1], H, 1)).sum(1)
-            torch.sum(along.unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
-        if plan.bias is not None:
-            torch.sum(D[:, 0].unflatten(1, (-1, J.shape[1])), 1, out=pieces.pop(0))
 
     def pullback(self, bound: Bound, chunk: JetChunk, u: Tensor, out: Tensor) -> int:
         """Adds J^T u to `out` (P,) for the first C N entries of u, and says how many these are."""
@@ -228,19 +209,6 @@ def _told_apart(problem: Problem) -> bool:
 def _with_copies(chunk: JetChunk, seed: Tensor) -> Tensor:
     """With zeros at the copies that the features end in."""
     return torch.nn.functional.pad(seed, (0, 0, 0, chunk.features.shape[1] - chunk.count))
-
-
-def _outer(D: Tensor, H: Tensor, *, out: Tensor) -> None:
-    """out (m n, N) = sum_s D_s H_s^T at each of the N points, for D (m, S, N) and H (n, S, N)."""
-    n = out.shape[1]
-    D, H, out = D.contiguous(), H.contiguous(), out.view(len(D), len(H), n)
-    for k in range(D.shape[2] // n):
-        for s in range(D.shape[1]):
-            left, right = (x[:, s, k * n : (k + 1) * n] for x in (D, H))
-            if k == s == 0:
-                torch.mul(left.unsqueeze(1), right, out=out)
-            else:
-                out.addcmul_(left.unsqueeze(1), right)
 
 
 @dataclass(frozen=True)

@@ -202,17 +202,22 @@ class Block:
     keys: tuple[str, ...]
 
     @property
+    def sizes(self) -> list[int]:
+        """The numbers of entries of its tensors."""
+        return [torch.Size(shape).numel() for shape in self.shapes]
+
+    @property
     def size(self) -> int:
-        return sum(torch.Size(shape).numel() for shape in self.shapes)
+        return sum(self.sizes)
 
     @property
     def slice(self) -> slice:
         return slice(self.start, self.start + self.size)
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """The block's tensors as views of its piece (size,) of a flat vector."""
-        parts = flat.split([torch.Size(shape).numel() for shape in self.shapes])
-        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        """The block's tensors as views of its piece (..., size) of flat vectors."""
+        parts = flat.split(self.sizes, -1)
+        return [part.view(*flat.shape[:-1], *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 @dataclass(frozen=True)
