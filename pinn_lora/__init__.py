@@ -9,6 +9,7 @@ from pinn_lora.domain import Domain
 from pinn_lora.factor_optimizer import FactorOptimizer
 from pinn_lora.families.family import Family, solve_family
 from pinn_lora.flow import Method
+from pinn_lora.gang import together
 from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
 from pinn_lora.lora import LoRALinear, adapt, merge
 from pinn_lora.networks.mlp import MLP
@@ -59,4 +60,5 @@ __all__ = [
     "solve_family",
     "sqrt",
     "tanh",
+    "together",
 ]

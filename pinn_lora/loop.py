@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pinn_lora.clock import by_cpu_time, seconds
+from pinn_lora.clock import by_cpu_time
 from pinn_lora.compiling import compile_seconds
 from pinn_lora.flow import Method
+from pinn_lora.gang import objective_for, spent
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective, Work
 from pinn_lora.optimizers import Optimizer
@@ -69,9 +70,9 @@ def _work_unit(objective: Objective, theta: Tensor) -> float:
     """Median seconds of one loss-and-gradient; not counted as work."""
     probe, taken = replace(objective, work=Work()), []
     for _ in range(16):
-        start = seconds(theta.device)
+        start = spent(theta.device)
         probe.gradient(theta)
-        taken.append(seconds(theta.device) - start)
+        taken.append(spent(theta.device) - start)
     return statistics.median(taken[1:])
 
 
@@ -96,7 +97,7 @@ def train(
     blocks = Blocks(network)
     theta = blocks.read(network)
     chosen = first_points(problem, points, seed=seed)
-    objective = Objective(problem, network, blocks, chosen, weights or {}, compile=compile, max_memory=max_memory)
+    objective = objective_for(problem, network, blocks, chosen, weights or {}, compile=compile, max_memory=max_memory)
     held_out = replace(objective, points=held_out_points(problem), work=Work())
     first = objective.value(theta)
     if not math.isfinite(first):
@@ -144,7 +145,7 @@ class _Loop:
         status, step = Status.COMPLETED, 0
         with self.bar:
             for step in range(1, self.budget.max_steps + 1):
-                start = seconds(self.theta.device) - compile_seconds()
+                start = spent(self.theta.device)
                 if self._due(step) and self._needed():
                     self._add_points(step)
                 taken = self.taken.step(self.objective, self.theta)
@@ -154,9 +155,7 @@ class _Loop:
                 if taken.finished and finite and self.additions and self._needed():
                     self._add_points(step)
                     taken = replace(taken, finished=False)
-                self.clock += (
-                    seconds(self.theta.device) - compile_seconds() - start
-                )  # kernels are made once, not every step
+                self.clock += spent(self.theta.device) - start  # kernels are made once, not every step
                 ended = self._ended(taken, finite, held_out)
                 self.accepted += taken.accepted
                 if step in self.recorded or ended:

@@ -119,6 +119,16 @@ class Objective:
             most //= 2
         return most
 
+    @property
+    def running(self) -> JetEngine | FunctionalEngine:
+        """The engine chosen."""
+        return self._engine
+
+    @property
+    def chunks(self) -> list[tuple[Any, float]]:
+        """The engine's chunks of points, each with the weight of its r^2 in f."""
+        return self._chunks
+
     def with_points(self, points: Points) -> Objective:
         """The same loss at other points, counting its work in the same place."""
         return replace(self, points=points)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pinn_lora.compiling import run
+from pinn_lora.compiling import Function, run
 from pinn_lora.jets import Indices
 from pinn_lora.lora import DenseBlock, PairBlock
 from pinn_lora.program import (
@@ -52,6 +52,11 @@ class Bound(NamedTuple):
     layers: list[Layer]
     alpha: Tensor | None
     factors: list[tuple[Tensor, ...]]
+
+    def flat(self) -> list[Tensor]:
+        """All of its tensors."""
+        alpha = [] if self.alpha is None else [self.alpha]
+        return [*(t for layer in self.layers for t in layer), *alpha, *(t for pair in self.factors for t in pair)]
 
 
 @dataclass(frozen=True)
@@ -136,23 +141,26 @@ def layer_gradients(plan: LayerPlan, D: Tensor, H: Tensor, factors: tuple[Tensor
 class CompiledPasses(Passes):
     """The same numbers from compiled code. The tapes it leaves have no phi: making it again costs less than memory."""
 
+    def _run(self, function: Function, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return run(function, tensors)
+
     @cached_property
     def dense(self) -> list[tuple[int, Dense]]:
         """The activated layers' steps, with the register that each makes."""
         return [(i, step) for i, step in enumerate(self.steps, start=1) if isinstance(step, Dense)]
 
     def forward(self, bound: Bound, features: Tensor) -> tuple[Tensor, Record]:
-        found, made = run(self._forward, [features, *_flat(bound)]), len(self.steps)
+        found, made = self._run(self._forward, [features, *bound.flat()]), len(self.steps)
         tapes = {step.number: Tape(z, []) for (_, step), z in zip(self.dense, found[made:], strict=True)}
         return found[made - 1], Record([features, *found[:made]], tapes)
 
     def adjoints(self, bound: Bound, record: Record, seed: Tensor) -> Adjoints:
-        found = run(self._adjoints, self._arguments(bound, record, seed))
+        found = self._run(self._adjoints, self._arguments(bound, record, seed))
         layers = dict(zip(self.trained, found, strict=False))
         return Adjoints(layers, dict(enumerate(found[len(layers) :])))
 
     def gradients(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
-        return run(self._all_gradients, self._arguments(bound, record, seed))
+        return self._run(self._all_gradients, self._arguments(bound, record, seed))
 
     def _forward(self, features: Tensor, *flat: Tensor) -> list[Tensor]:
         record = forward_jets(self.steps, self.frame(self._unflat(flat), pure=True), features)
@@ -182,7 +190,7 @@ class CompiledPasses(Passes):
     def _arguments(self, bound: Bound, record: Record, seed: Tensor) -> list[Tensor]:
         """The seed and the record, without the outputs, which no adjoint reads."""
         z = [record.tapes[step.number].z for _, step in self.dense]
-        return [seed.contiguous(), *record.values[:-1], *z, *_flat(bound)]
+        return [seed.contiguous(), *record.values[:-1], *z, *bound.flat()]
 
     def _unflat(self, flat: Sequence[Tensor]) -> Bound:
         depth = len(self.plan)
@@ -190,8 +198,3 @@ class CompiledPasses(Passes):
         alpha = next(rest) if any(step.connection is not None for step in self.steps) else None
         pairs = [(next(rest), next(rest)) if plan.pair or plan.s else () for plan in self.plan]
         return Bound(layers, alpha, pairs)
-
-
-def _flat(bound: Bound) -> list[Tensor]:
-    alpha = [] if bound.alpha is None else [bound.alpha]
-    return [*(t for layer in bound.layers for t in layer), *alpha, *(t for pair in bound.factors for t in pair)]

@@ -36,10 +36,11 @@ class Term:
 
 @dataclass(frozen=True)
 class PlacedTerm:
-    """A term at its points: their coordinates and the coordinates' jets, one entry a point set."""
+    """A term at its points (N, d), with their coordinates and the coordinates' jets, one entry a point set."""
 
     problem: Problem
     term: Term
+    points: tuple[Tensor, ...]
     coordinates: tuple[Coordinates, ...]
     jets: tuple[list[Jet], ...]
 
@@ -47,7 +48,7 @@ class PlacedTerm:
     def at(cls, problem: Problem, term: Term, points: Sequence[Tensor]) -> PlacedTerm:
         names, d = problem.domain.names, problem.domain.dimension
         jets = tuple([Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points)
-        return cls(problem, term, tuple(Coordinates(p.unbind(1), names) for p in points), jets)
+        return cls(problem, term, tuple(points), tuple(Coordinates(p.unbind(1), names) for p in points), jets)
 
     @property
     def count(self) -> int:

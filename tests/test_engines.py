@@ -1,115 +1,15 @@
 """Jets with their hand-derived adjoint, torch.func, and nested autograd written out here: three ways to the same numbers."""
 
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
-from pinn_lora.problems.burgers import Burgers
+from small_problems import ADAPTED, BOX, PROBLEMS, mlp, objective, somewhere, trained
 from torch import nn
 from torch.func import functional_call
 
 import pinn_lora as pl
-from pinn_lora.lora import Blocks
-from pinn_lora.points import first_points
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, components
-
-BOX = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
-
-
-@dataclass(frozen=True)
-class System(Problem):
-    """Two unknowns, mixed and third derivatives, tuples, and an ansatz for one of them."""
-
-    domain = BOX
-    fields = ("u", "v")
-
-    def residual(self, p, u, v):
-        return u.t - v * u.xt + torch.sin(v) * p.x, v.xxx - u.x * v.t + u**2
-
-    def conditions(self):
-        return [
-            pl.initial(lambda p: pl.sin(p.x)),
-            pl.neumann(lambda p: p.t, on="x", field=1, side="upper"),
-            pl.robin(2.0, 0.5, lambda p: 1.0, on="x", side="lower"),
-        ]
-
-    def ansatz(self, p, n, m):
-        return p.t * pl.tanh(n) + pl.exp(-p.x), m / (1.0 + p.x**2)
-
-
-@dataclass(frozen=True)
-class Rings(Problem):
-    """Soft periodic conditions, which see both ends at once."""
-
-    domain = BOX
-
-    def residual(self, p, u):
-        return u.tt - u.xx + u**3
-
-    def conditions(self):
-        return [pl.initial(lambda p: 0.0), pl.initial(lambda p: 1.0, derivative=1), pl.periodic(on="x", derivatives=2)]
-
-
-@dataclass(frozen=True)
-class Measured(Problem):
-    """One coordinate; known values at points of their own."""
-
-    domain = pl.Domain(x=(0.0, 2.0))
-
-    def residual(self, p, u):
-        return u.xx + u
-
-    def conditions(self):
-        x = torch.linspace(0.0, 2.0, 11, dtype=torch.float64)
-        return [pl.data(x[:, None], torch.cos(x)), pl.dirichlet(lambda p: 1.0, on="x", side="lower")]
-
-
-PROBLEMS = {
-    "soft": Burgers(nu=0.05, form="soft"),
-    "ansatz": Burgers(nu=0.05, form="ansatz"),
-    "system": System(),
-    "periodic": Rings(),
-    "data": Measured(),
-}
-
-
-def mlp(problem: Problem, **options) -> pl.MLP:
-    options = {"width": 6, "depth": 3, "periodic": problem.periodic, "seed": 2, **options}
-    return pl.MLP(problem.domain, fields=len(problem.fields), **options)
-
-
-ADAPTED = {
-    "whole": None,
-    "hidden": {"initializer": "zero_b"},
-    "balanced": {"initializer": "balanced", "scale": 1.7},
-    "biases_output": {"initializer": "balanced", "train_biases": True, "train_output": True},
-    "all_layers": {"initializer": "balanced", "targets": "all", "rank": 1},
-    "last_layer": {"initializer": "balanced", "targets": ["layers.3"], "rank": 1},
-}
-
-
-def trained(problem: Problem, kind: str, **options) -> nn.Module:
-    network = mlp(problem, **options)
-    chosen = ADAPTED[kind]
-    return network if chosen is None else pl.adapt(network, **{"rank": 2, **chosen})
-
-
-def somewhere(blocks: Blocks, network: nn.Module) -> torch.Tensor:
-    """A theta away from the start, so that no factor is zero."""
-    theta = blocks.read(network)
-    noise = torch.randn(theta.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    return theta + 0.2 * noise.to(theta)
-
-
-def objective(problem: Problem, network: nn.Module, engine: str | None = None, n: int = 70):
-    """At n points inside and at most n, spread over its faces, for each condition; data have points of their own."""
-    blocks, points = Blocks(network), first_points(problem, n, seed=3)
-    weights = {name: 1.0 + i for i, (name, _, _) in enumerate(problem.terms())}
-    for name, _, condition in problem.terms():
-        if condition and condition.points is None:
-            points[name] = tuple(p[:: -(-len(p) // n)] for p in points[name])
-    return pl.Objective(problem, network, blocks, points, weights, engine)
 
 
 def by_nested_autograd(found: pl.Objective, theta: torch.Tensor):

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from test_engines import PROBLEMS, close, objective, somewhere, trained
+from small_problems import PROBLEMS, objective, somewhere, trained
+from test_engines import close
 
 KINDS = ["whole", "biases_output"]
 CASES = [(problem, kind, "jets") for problem in PROBLEMS for kind in KINDS]

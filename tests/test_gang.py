@@ -1,0 +1,143 @@
+"""Calls made at once: the numbers of each alone, answers that are shared, and runs that differ, end early or fail."""
+
+import threading
+import time
+from functools import partial
+
+import pytest
+import torch
+from pinn_lora.problems.burgers import Burgers
+
+import pinn_lora as pl
+from pinn_lora import gang as module
+from pinn_lora.gang import Gang, Run, together
+
+OPTIONS = {"rank": 2, "points": 100, "max_steps": 6, "resample_every": 3, "weights": {"residual": 2.0}}
+
+
+@pytest.fixture
+def evaluated(monkeypatch) -> list[tuple[str, int]]:
+    """What was evaluated for how many."""
+    found, evaluate = [], module._evaluate
+
+    def counted(kind, asked):
+        found.append((kind, len(asked)))
+        return evaluate(kind, asked)
+
+    monkeypatch.setattr(module, "_evaluate", counted)
+    return found
+
+
+def same_runs(found: pl.Solution, expected: pl.Solution) -> None:
+    """The same steps, to what rounding in another order becomes in a few of them."""
+    assert found.settings["work"] == expected.settings["work"] and found.status == expected.status
+    assert len(found.history) == len(expected.history)
+    for a, b in zip(found.history, expected.history, strict=True):
+        assert (a.step, a.accepted, a.points) == (b.step, b.accepted, b.points)
+        assert a.held_out_loss == pytest.approx(b.held_out_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["odelora-implicit", "lora-lm", "odelora-rk4", "lora-adam", "lora-lbfgs", "full-lm"])
+def test_every_call_gives_what_it_gives_alone(small_base, target, method, evaluated, monkeypatch):
+    monkeypatch.setattr(module, "FEW", 10_000)  # the held-out points, too
+    options = {"method": method, **OPTIONS, **({"rank": None} if method == "full-lm" else {})}
+    problems = [target, Burgers(nu=0.04), target]
+    calls = [partial(pl.finetune, small_base, p, seed=s, **options) for s, p in enumerate(problems)]
+    before = torch.get_num_threads(), threading.active_count()
+    found = together(calls)
+    assert (torch.get_num_threads(), threading.active_count()) == before
+    shared = sum(count for _, count in evaluated if count > 1)
+    assert shared > 0.8 * sum(count for _, count in evaluated)
+    for call, solution in zip(calls, found, strict=True):
+        same_runs(solution, call())
+
+
+def test_runs_that_differ_are_in_nobodys_way(small_base, target, evaluated):
+    """Another rank, another method, one that ends early, a pretraining, and something that does not train."""
+    options = {key: value for key, value in OPTIONS.items() if key != "rank"}
+    calls = [
+        partial(pl.finetune, small_base, target, rank=2, **options),
+        partial(pl.finetune, small_base, target, rank=2, seed=1, **{**options, "max_steps": 2}),
+        partial(pl.finetune, small_base, target, rank=3, **options),
+        partial(pl.finetune, small_base, target, rank=2, method="lora-adam", **options),
+        partial(pl.pretrain, target, width=5, depth=2, points=80, max_steps=3),
+        lambda: "nothing",
+    ]
+    found = together(calls)
+    assert any(count > 1 for _, count in evaluated)
+    assert found[-1] == "nothing"
+    for call, solution in zip(calls[:-1], found, strict=False):
+        same_runs(solution, call())
+
+
+def test_many_points_are_evaluated_alone_on_a_cpu(small_base, target, evaluated):
+    calls = [partial(pl.finetune, small_base, target, seed=s, **{**OPTIONS, "points": 400}) for s in range(2)]
+    together(calls)
+    assert evaluated == []
+
+
+def test_an_error_is_raised_when_the_others_have_ended(small_base, target):
+    done = []
+
+    def good():
+        done.append(pl.finetune(small_base, target, **OPTIONS))
+
+    with pytest.raises(ValueError, match="rank"):
+        together([good, partial(pl.finetune, small_base, target, **{**OPTIONS, "rank": 999}), good])
+    assert len(done) == 2
+
+
+def test_an_evaluation_that_fails_fails_for_all_who_asked(small_base, target, monkeypatch):
+    def broken(kind, asked):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(module, "_evaluate", broken)
+    before = threading.active_count()
+    with pytest.raises(MemoryError, match="no room"):
+        together([partial(pl.finetune, small_base, target, seed=s, **OPTIONS) for s in range(3)])
+    assert threading.active_count() == before
+
+
+def test_no_calls_give_nothing():
+    assert together([]) == []
+
+
+def test_the_largest_set_is_answered_first_and_the_others_catch_up():
+    """Two ask for a, then b; one asks for b at once, waits, and is answered with them."""
+    answered = []
+
+    def answer(key, arguments):
+        answered.append((key, sorted(arguments)))
+        return [2 * x for x in arguments]
+
+    def ask(x, keys):
+        run = module._current.get()
+        return [run.gang.ask(run, key, partial(answer, key), x) for key in keys]
+
+    assert together([partial(ask, 1, "ab"), partial(ask, 2, "ab"), partial(ask, 3, "b")]) == [[2, 2], [4, 4], [6]]
+    assert answered == [("a", [1, 2]), ("b", [1, 2, 3])]
+
+
+def test_seconds_are_a_runs_own_and_its_share_of_what_is_shared():
+    def busy(duration):
+        end = time.process_time() + duration
+        while time.process_time() < end:
+            pass
+
+    def work(own):
+        run = module._current.get()
+        busy(own)
+        run.gang.ask(run, "shared", lambda asked: busy(0.2) or asked, None)
+        return module.spent(torch.device("cpu"))
+
+    first, second = together([partial(work, 0.1), partial(work, 0.3)])
+    assert first == pytest.approx(0.1 + 0.1, abs=0.05) and second == pytest.approx(0.3 + 0.1, abs=0.05)
+
+
+def test_an_interrupted_wait_ends_every_run():
+    gang = Gang(1)
+    with gang.turn:
+        run = Run(gang)
+        gang.stopped = True
+        with pytest.raises(KeyboardInterrupt):
+            gang.ask(run, "a", list, 1)
