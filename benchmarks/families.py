@@ -2,7 +2,8 @@
 
     python benchmarks/families.py [--threads 2] [--quick] [--out results/benchmarks/families.json]
 
-From a base at nu = 0.01/pi to 0.005/pi in a step of 6 % and four of 17 %, rank 4, with 3000 (0.01/pi / nu)^p points, by factors alone and
+From a base at nu = 0.01/pi to 0.005/pi in a step of 6 % and four
+of 17 %, rank 4, with 3000 (0.01/pi / nu)^p points, by factors alone and
 with biases and output layer; at p = 1 also with every member from the base itself. Seconds are those of training.
 """
 

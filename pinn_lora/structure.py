@@ -61,7 +61,7 @@ def _expansion(solution: Solution, directions, points, weights) -> tuple[Tensor,
         return torch.cat(found)
 
     h = 1e-4 * float(sigma.max())
-    columns = [(gradient(h * e) - gradient(-h * e)) / (2.0 * h) for e in torch.eye(len(sigma)).to(sigma)]
+    columns = [(gradient(h * e) - gradient(-h * e)) / (2.0 * h) for e in sigma.new_ones(len(sigma)).diag()]
     H = torch.stack(columns, 1)
     return sigma, gradient(torch.zeros_like(sigma)), 0.5 * (H + H.T)
 

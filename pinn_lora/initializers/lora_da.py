@@ -35,7 +35,7 @@ class LoRADA(Initializer):
         (m, n), J, G = site.weight.shape, site.jacobian, site.gradient
         Z = torch.einsum("ikp,ikq->pq", J, J) / m
         C = J.square().sum((0, 2)) / n
-        Z = Z + self.damping * Z.diagonal().mean() * torch.eye(n).to(Z)
+        Z = Z + self.damping * Z.diagonal().mean() * Z.new_ones(n).diag()
         C = C + self.damping * C.mean()
         step = -torch.linalg.solve(Z, (G / C[:, None]).T).T
         # Omega times sigma_1^2: the same eigenvectors, and finite where the gradient is zero

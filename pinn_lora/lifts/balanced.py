@@ -44,7 +44,7 @@ class Balanced(Lift):
     def mass(self, pair, metric):
         B, A = pair.B, pair.A
         (m, r), n = B.shape, A.shape[1]
-        eye = torch.eye(max(m, n)).to(B)
+        eye = B.new_ones(max(m, n)).diag()
         cross = torch.einsum("iq,pj->ipqj", B, A).reshape(m * r, r * n)
         top = torch.cat([torch.kron(eye[:m, :m], pair.K), cross], dim=1)
         bottom = torch.cat([cross.T, torch.kron(pair.S, eye[:n, :n])], dim=1)

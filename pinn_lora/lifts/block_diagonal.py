@@ -22,7 +22,7 @@ class BlockDiagonal(Lift):
             raise ValueError(f"block_diagonal: eps is {self.eps}; it must be at least 0")
 
     def _grams(self, pair):
-        shift = relative_damping(pair, self.eps) * torch.eye(pair.A.shape[0]).to(pair.A)
+        shift = relative_damping(pair, self.eps) * pair.A.new_ones(pair.A.shape[0]).diag()
         return pair.S + shift, pair.K + shift
 
     def velocity(self, pair, g_B, g_A, metric):
@@ -32,5 +32,5 @@ class BlockDiagonal(Lift):
 
     def mass(self, pair, metric):
         (S, K), (m, n) = self._grams(pair), (pair.B.shape[0], pair.A.shape[1])
-        blocks = torch.block_diag(torch.kron(torch.eye(m).to(K), K), torch.kron(S, torch.eye(n).to(S)))
+        blocks = torch.block_diag(torch.kron(K.new_ones(m).diag(), K), torch.kron(S, S.new_ones(n).diag()))
         return Mass(pair.scale**2 * blocks, keeps_gauge=False)

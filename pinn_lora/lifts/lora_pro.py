@@ -59,7 +59,7 @@ class LoRAPro(Lift):
             raise NotImplementedError(f"lora_pro has no mass in gauge {self.gauge} with eps {self.eps}; take balanced")
         (B, A, scale), lam = pair, relative_damping(pair, self.eps)
         (m, r), n = B.shape, A.shape[1]
-        I_m, I_n, shift = torch.eye(m).to(B), torch.eye(n).to(B), lam * torch.eye(r).to(B)
+        I_m, I_n, shift = B.new_ones(m).diag(), B.new_ones(n).diag(), lam * B.new_ones(r).diag()
         S, K = pair.S + shift, pair.K + shift
         if self.gauge == "zero":
             left, right = I_m + B @ B.T / lam, I_n

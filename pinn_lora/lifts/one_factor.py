@@ -27,7 +27,7 @@ class OneFactor(Lift):
             raise ValueError(f"one_factor: eps is {self.eps}; it must be at least 0")
 
     def velocity(self, pair, g_B, g_A, metric):
-        shift = relative_damping(pair, self.eps) * torch.eye(len(pair.A)).to(pair.A)
+        shift = relative_damping(pair, self.eps) * pair.A.new_ones(len(pair.A)).diag()
         unit = pair.scale**-2
         if self.side == "B":
             return -unit * torch.linalg.solve(pair.K + shift, g_B, left=False), torch.zeros_like(g_A)

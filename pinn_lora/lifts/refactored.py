@@ -34,7 +34,7 @@ class Refactored(Lift):
         s, U = torch.linalg.eigh(pair.S)
         root = (s.clamp_min(0.0) + lam).sqrt()
         half = (U * root) @ U.T
-        q, V = torch.linalg.eigh(symmetric(half @ (pair.K + lam * torch.eye(len(s)).to(s)) @ half))
+        q, V = torch.linalg.eigh(symmetric(half @ (pair.K + lam * s.new_ones(len(s)).diag()) @ half))
         q = q.clamp_min(0.0).sqrt().sqrt()
         Y = (U / root) @ (U.T @ V) * q
         inverse = half @ V / q
@@ -47,6 +47,6 @@ class Refactored(Lift):
     def mass(self, pair, metric):
         (T, inverse), m, n = self._means(pair), len(pair.B), pair.A.shape[1]
         return Mass(
-            torch.block_diag(torch.kron(torch.eye(m).to(T), T), torch.kron(inverse, torch.eye(n).to(T))),
+            torch.block_diag(torch.kron(T.new_ones(m).diag(), T), torch.kron(inverse, T.new_ones(n).diag())),
             keeps_gauge=False,
         )

@@ -37,7 +37,7 @@ class Weighted(Lift):
         (B, A, _), (P, Q) = pair, metric
         plain_B, plain_A = (B.T * P) @ B, (A * Q) @ A.T
         ridge = self.eps * (plain_B.trace() + plain_A.trace()) / (2 * len(A))
-        return plain_B, plain_A, ridge * torch.eye(len(A)).to(A)
+        return plain_B, plain_A, ridge * A.new_ones(len(A)).diag()
 
     def velocity(self, pair, g_B, g_A, metric):
         (B, A, scale), (P, Q), kappa = pair, metric, 0.5 * (1.0 - self.lam)

@@ -70,7 +70,7 @@ class AltLoRARun(Descent):
         M, V, old = self.memory.get((name, side), (torch.zeros_like(gradient), torch.zeros_like(gradient), basis))
         S = basis.T @ basis
         lam = self.settings.eps * S.trace() / len(S)
-        shift = torch.eye(len(S)).to(S) * lam.clamp_min(1e-300)
+        shift = S.new_ones(len(S)).diag() * lam.clamp_min(1e-300)
         M = beta * torch.linalg.solve(S + shift, basis.T @ old @ M) + (1.0 - beta) * gradient
         V = beta2 * V + (1.0 - beta2) * gradient.square()
         self.memory[name, side] = M, V, basis

@@ -51,5 +51,5 @@ class CayleyRun(Descent):
 def rotate(B: Tensor, g_B: Tensor, h: float) -> Tensor:
     """B - h U (I + h/2 V^T U)^-1 V^T B with R = U V^T, U = [g_B, B], V = [B, -g_B]."""
     U, V = torch.cat([g_B, B], 1), torch.cat([B, -g_B], 1)
-    inner = torch.eye(U.shape[1]).to(B) + 0.5 * h * V.T @ U
+    inner = B.new_ones(U.shape[1]).diag() + 0.5 * h * V.T @ U
     return B - h * U @ torch.linalg.solve(inner, V.T @ B)

@@ -45,8 +45,9 @@ class SPQN(Optimizer):
             layers.setdefault(name, []).append(block.slice)
         if len(layers) == 1:
             return LBFGS(history=self.history).start(blocks, theta, step_size=step_size, max_steps=max_steps)
-        places = [torch.cat([torch.arange(s.start, s.stop) for s in slices]) for slices in layers.values()]
-        return SPQNRun(self, [place.to(theta.device) for place in places], step_size)
+        every = torch.arange(len(theta), device=theta.device)
+        places = [torch.cat([every[s] for s in slices]) for slices in layers.values()]
+        return SPQNRun(self, places, step_size)
 
 
 class Local:

@@ -72,7 +72,7 @@ class SSBroydenRun:
         if not ys > 1e-300:  # rounding has eaten the curvature; H stays
             return
         if self.H is None:
-            self.H = ys / float(y @ y) * torch.eye(len(s)).to(s)
+            self.H = ys / float(y @ y) * s.new_ones(len(s)).diag()
             b = float(y @ y) * float(s @ s) / ys**2  # of the H just made
         else:
             step = float((s @ direction) / (direction @ direction))  # s = step d and d = -H g

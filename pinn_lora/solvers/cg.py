@@ -63,7 +63,7 @@ class ConjugateGradients(Solver):
         b = -self.gradient if residuals is None else -2.0 * self.tangent.adjoint(residuals)
         if not (b.isfinite().all() and self.core.isfinite().all()):
             return torch.full_like(b, torch.nan)
-        inner = torch.linalg.cholesky(self.core + torch.eye(len(self.core)).to(self.core) / h)
+        inner = torch.linalg.cholesky(self.core + self.core.new_ones(len(self.core)).diag() / h)
 
         def precondition(r: Tensor) -> tuple[Tensor, Tensor]:
             """z = P^-1 r and M z."""
@@ -90,8 +90,10 @@ class ConjugateGradients(Solver):
 
 def nystroem_factor(objective, theta: Tensor, rank: int) -> Tensor:
     """F (P, l), l <= rank, with F F^T the Nystroem approximation of H = 2 J^T J from Gaussian directions."""
-    generator = torch.Generator().manual_seed(SEED)
-    directions = torch.randn(objective.size, rank, generator=generator, dtype=torch.float64).to(theta.device)
+    generator = torch.Generator("cpu").manual_seed(SEED)  # the same directions on every device
+    directions = torch.randn(objective.size, rank, generator=generator, dtype=torch.float64, device="cpu").to(
+        theta.device
+    )
     directions = torch.linalg.qr(directions).Q
     image = objective.sketch(theta, directions)
     if not image.isfinite().all():  # eigh would raise
