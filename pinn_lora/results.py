@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
 from pinn_lora.config import ConfigError, StudyConfig, check_config
+from pinn_lora.domain import Domain
 from pinn_lora.flow import Method
 from pinn_lora.folders import clear_partial, write_atomically
 from pinn_lora.plan import Case, Job
@@ -137,15 +140,28 @@ def describe_case(case: Case, folder: Path) -> None:
         "base_seconds": notes["seconds"],
         "unknowns_full": sum(p.numel() for p in base.network.parameters()),
     }
-    axes, points = case.target.domain.grid(GRID)
-    if len(axes) == 2:
-        shape = tuple(len(axis) for axis in axes)
-        arrays: dict[str, Any] = {"axis_0": axes[0], "axis_1": axes[1], "names": np.array(case.target.domain.names)}
-        arrays["zero_shot"] = zero_shot.predict(points.numpy())[:, 0].reshape(shape)
-        if case.target.has_reference:
-            arrays["reference"] = case.target.reference_values(points)[:, 0].reshape(shape)
-        np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    _write_fields(path.with_suffix(".npz"), zero_shot)
     write_atomically(path, json.dumps(described, indent=1) + "\n")
+
+
+def _write_fields(path: Path, zero_shot: Solution) -> None:
+    """The test grid with what the base predicts and, where there is one, the reference; nan outside of the domain."""
+    problem = zero_shot.problem
+    domain = problem.domain
+    axes, points = _grid(domain)
+    if not axes:
+        return
+    arrays: dict[str, Any] = {"axis_0": axes[0], "axis_1": axes[1], "names": np.array(domain.names)}
+    arrays["zero_shot"] = domain.image(axes, zero_shot.predict(points.numpy())[:, 0])
+    if problem.has_reference:
+        arrays["reference"] = domain.image(axes, problem.reference_values(points)[:, 0])
+    np.savez_compressed(path, **arrays)
+
+
+def _grid(domain: Domain) -> tuple[list[np.ndarray], Tensor]:
+    """The axes and points of the saved fields; no axes where nothing can be drawn: a point cloud, or not two coordinates,
+    where a grid could also be larger than the memory."""
+    return domain.grid(GRID) if domain.dimension == 2 else ([], torch.empty(0, domain.dimension))
 
 
 def _title(case: Case) -> str:
@@ -223,7 +239,8 @@ def write_history(path: Path, history: tuple[Record, ...]) -> None:
 
 
 def write_field(path: Path, solution: Solution) -> None:
-    axes, points = solution.problem.domain.grid(GRID)
-    if len(axes) == 2:
-        found = solution.predict(points.numpy())[:, 0].reshape(tuple(len(axis) for axis in axes))
+    domain = solution.problem.domain
+    axes, points = _grid(domain)
+    if axes:
+        found = domain.image(axes, solution.predict(points.numpy())[:, 0])
         np.savez_compressed(path, prediction=found.astype(np.float32))

@@ -123,9 +123,12 @@ class Solution:
         from pinn_lora.plots import plot_solution
 
         domain = self.problem.domain
+        name = type(self.problem).__name__
+        if domain.dimension != 2:  # a grid in many coordinates would be larger than the memory
+            raise ValueError(f"plot draws problems with 2 coordinates; {name} has {domain.dimension}")
         axes, points = domain.grid(201)
-        if len(axes) != 2:
-            raise ValueError(f"plot draws problems with 2 coordinates; {type(self.problem).__name__} has {len(axes)}")
+        if not axes:
+            raise ValueError(f"plot draws fields on a grid; the domain of {name} is a cloud of points")
         value = domain.image(axes, self.predict(points.numpy())[:, field])
         reference = None
         if self.problem.has_reference:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from pinn_lora.problems.allen_cahn_ball import AllenCahnBall
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
@@ -80,6 +81,13 @@ def test_plot_writes_a_picture(tuned, tmp_path):
     assert tuned.plot(tmp_path / "u.png").read_bytes()[:4] == b"\x89PNG"
     pl.Solution(Heat(), pl.MLP(Heat.domain, width=4, depth=1)).plot(tmp_path / "v.png")
     assert (tmp_path / "v.png").stat().st_size > 5000
+
+
+def test_plot_draws_two_coordinates_only():
+    """It says so before a grid in ten coordinates is made, which would be larger than any memory."""
+    problem = AllenCahnBall()
+    with pytest.raises(ValueError, match="plot draws problems with 2 coordinates; AllenCahnBall has 11"):
+        pl.Solution(problem, pl.MLP(problem.domain, width=4, depth=1)).plot("never.png")
 
 
 def test_saved_solutions_come_back(small_base, tuned, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import pinn_lora as pl
 from pinn_lora.config import ConfigError, check_config
 from pinn_lora.plan import plan_cases, plan_jobs
+from pinn_lora.report import report
 from pinn_lora.study import run_study
 
 TINY = """
@@ -228,3 +229,53 @@ def test_a_method_stands_twice_for_different_cases():
     assert next(job.case.config.points for job in jobs if job.case.id.startswith("02")) == 60
     with pytest.raises(ConfigError, match="the method 'lora-sgd' stands twice for case 1"):
         check_config(tomllib.loads(text.replace("cases = [2]", "cases = [1, 2]")), where="x")
+
+
+ROUND = """
+from dataclasses import dataclass
+
+import pinn_lora as pl
+from pinn_lora.ball import Ball
+
+
+@dataclass(frozen=True)
+class Round(pl.Problem):
+    k: float = 1.0
+    dimension: int = 2
+
+    @property
+    def domain(self):
+        return Ball(["x", "y", "z", "p", "q", "r", "v", "w"][: self.dimension])
+
+    def residual(self, p, u):
+        return u.xx + u.yy + 4.0 * self.k
+
+    def reference(self, p):
+        return self.k * (1.0 - p.x**2 - p.y**2)
+"""
+
+
+@pytest.mark.parametrize("dimension", [2, 8])
+def test_a_domain_that_is_no_box_of_two_coordinates_has_a_report_too(tmp_path, dimension):
+    """In a disc the fields are nan outside, and right inside; in eight coordinates, where 101 points in each would be 1e16
+    in all, no field is saved."""
+    (tmp_path / "round.py").write_text(ROUND)
+    text = TINY[: TINY.index('[[method]]\nname = "lora-sgd"')].replace("seeds = [0, 1]", "seeds = [0]")
+    text = text.replace('"burgers"', '"round.py"').replace('nu = "0.3/pi"', f"dimension = {dimension}")
+    text = text.replace('nu = "0.5/pi"', f"k = 2.0, dimension = {dimension}")
+    folder = run(tmp_path / "tiny", text, origin=tmp_path)
+    assert report(folder).is_file()
+    (about,) = json.loads((folder / "study.json").read_text())["cases"]
+    assert about["zero_shot"] > 0 and list(folder.glob("figures/*-error-work.png"))
+    saved = [*folder.glob("cases/*.npz"), *folder.glob("runs/*/field.npz")]
+    assert len(saved) == (2 if dimension == 2 else 0) == 2 * len(list(folder.glob("figures/*-fields.png")))
+    if dimension == 2:
+        case, field = (np.load(path) for path in saved)
+        x, y = np.meshgrid(case["axis_0"], case["axis_1"], indexing="ij")
+        inside = x**2 + y**2 <= 1.0 + 1e-9
+        expected = np.where(inside, 2.0 * (1.0 - x**2 - y**2), np.nan)
+        np.testing.assert_allclose(case["reference"], expected, rtol=0, atol=1e-14)  # rounding of x^2 + y^2
+        for values in (case["zero_shot"], field["prediction"]):
+            assert np.array_equal(np.isfinite(values), inside)
+        error = np.linalg.norm((case["zero_shot"] - expected)[inside]) / np.linalg.norm(expected[inside])
+        assert error == pytest.approx(about["zero_shot"], rel=0.05)  # the grid of errors is another one
