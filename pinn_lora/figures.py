@@ -318,7 +318,8 @@ def step_map(variants: Sequence[Variant], *, title: str, zero_shot: float) -> Fi
     low = float(np.min(shown.compressed(), initial=zero_shot if zero_shot > 0 else 1.0))
     high = float(np.max(shown.compressed(), initial=low))
     norm = LogNorm(max(low, FLOOR), max(np.fmin(high, 10 * zero_shot), 2 * low, 2 * FLOOR))
-    figure = Figure(figsize=(4.9 + 0.64 * len(steps), 1.8 + 0.46 * len(variants)), layout="constrained")
+    size = max(4.9 + 0.64 * len(steps), 8.6), 1.8 + 0.46 * len(variants)  # at least as wide as the legend
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot(title=f"{title}; zero-shot {short(zero_shot)}", xlabel="step size (adaptive: the first)")
     edges = np.arange(len(steps) + 1) - 0.5, np.arange(len(variants) + 1) - 0.5
     mesh = axes.pcolormesh(*edges, shown, norm=norm, cmap="viridis", edgecolors="white", linewidth=1)

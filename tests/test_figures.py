@@ -76,6 +76,14 @@ def test_without_data_there_is_no_figure(case):
     assert figures.draw(nowhere, (), {}) == {}
 
 
+def test_a_map_of_one_step_size_has_room_for_its_legend(case):
+    figure = figures.step_map((make_variant(case, make_run("a")),), title="A case", zero_shot=0.2)
+    assert figure is not None
+    figure.draw_without_rendering()
+    assert figure.bbox.contains(*figure.legends[0].get_window_extent().min)
+    assert figure.bbox.contains(*figure.legends[0].get_window_extent().max)
+
+
 def test_the_field_of_the_median_seed_is_shown(case, tmp_path):
     runs = []
     for seed, loss in enumerate((3.0, 1.0, 2.0)):
