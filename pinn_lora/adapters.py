@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pinn_lora.domain import Domain
 from pinn_lora.lora import LoRALinear, freeze, merge
 from pinn_lora.networks import Network
 from pinn_lora.problem import Problem
@@ -62,11 +63,13 @@ def build_problem(described: dict[str, Any], folder: str | Path) -> Problem:
 
 
 def describe_network(network: nn.Module) -> dict[str, Any] | None:
-    """Where a network's class lives and what it is built with; None for a module that is no network of ours."""
+    """Where a network's class lives, what it is built with, and the domain by which it scales its inputs, which may be another
+    than the problem's; None for a module that is no network of ours."""
     if not isinstance(network, Network):
         return None
-    cls = type(network)
-    return {"module": cls.__module__, "class": cls.__qualname__, **network.describe()}
+    cls, domain = type(network), network.domain
+    bounds = {name: ends for name, *ends in zip(domain.names, domain.lower, domain.upper, strict=True)}
+    return {"module": cls.__module__, "class": cls.__qualname__, "domain": bounds, **network.describe()}
 
 
 def build_network(described: dict[str, Any], problem: Problem, folder: str | Path, dtype: torch.dtype) -> Network:
@@ -74,8 +77,9 @@ def build_network(described: dict[str, Any], problem: Problem, folder: str | Pat
     shape = {"module": "pinn_lora.networks.mlp", "class": "MLP", **described}  # all there was in the first folders
     where = f"{shape['module']}.{shape['class']}"
     cls = _find_class(shape, f"{folder} was saved with the network {where}, which cannot be imported; pass base=")
-    options = {name: value for name, value in shape.items() if name not in ("module", "class")}
-    return cls(problem.domain, dtype=dtype, **options)
+    options = {name: value for name, value in shape.items() if name not in ("module", "class", "domain")}
+    domain = Domain(**shape["domain"]) if "domain" in shape else problem.domain  # older folders do not say
+    return cls(domain, dtype=dtype, **options)
 
 
 def _find_class(described: dict[str, Any], message: str) -> Any:

@@ -91,6 +91,39 @@ def test_an_adapter_comes_back_as_it_was(tmp_path, initializer, options):
     assert all(a.scale == b.scale for a, b in zip(_layers(again), _layers(saved), strict=True))
 
 
+@dataclass(frozen=True)
+class Bar(Problem):
+    """u_t = u_xx on a bar of length L: a domain that depends on a coefficient."""
+
+    L: float = 1.0
+
+    @property
+    def domain(self) -> pl.Domain:  # type: ignore[override]
+        return pl.Domain(x=(0.0, self.L), t=(0.0, 1.0))
+
+    def residual(self, p, u):
+        return u.t - u.xx
+
+
+def test_a_network_on_another_domain_than_its_problems_comes_back_as_it_was(tmp_path):
+    """It scales its inputs by its own: that of the base where all weights were adapted, or of the network that was given."""
+    short, few = Bar(L=0.1 + 0.2), {"max_steps": 2, "points": 64}
+    base = pl.pretrain(short, width=4, depth=1, **few)
+    tuned = pl.finetune(base, Bar(L=2.0), method="full-lm", **few)
+    given = pl.pretrain(Bar(L=2.0), network=pl.MLP(short.domain, width=4, depth=1), **few)
+    for name, solution in (("base", base), ("tuned", tuned), ("given", given)):
+        assert_same(pl.Solution.load(solution.save(tmp_path / name)).network, solution.network)
+
+
+def test_a_folder_from_before_domains_were_saved_is_loaded_by_its_problem(tmp_path):
+    start = base()
+    notes = start.save(tmp_path / "old") / "pinn_lora.json"
+    held = json.loads(notes.read_text())
+    assert held["network"].pop("domain") == {"x": [-1.0, 1.0], "t": [0.0, 1.0]}
+    notes.write_text(json.dumps(held))
+    assert_same(pl.Solution.load(tmp_path / "old").network, start.network)
+
+
 def _layers(solution: pl.Solution) -> list[LoRALinear]:
     return [module for module in solution.network.modules() if isinstance(module, LoRALinear)]
 
