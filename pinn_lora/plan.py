@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, StudyConfig,
 from pinn_lora.lora import Blocks, adapt
 from pinn_lora.networks import Network
 from pinn_lora.objective import Objective
+from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
 from pinn_lora.problem import Problem
 from pinn_lora.training import network_for
@@ -77,8 +79,11 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
         shape = f"{case.depth}x{case.width}"
         try:
+            check_weights(case.weights, base, target)
             network = network_for(base, case.network, width=case.width, depth=case.depth)
             adapt(network, rank=case.rank)
+        except ProblemError:
+            raise
         except ValueError as error:
             raise ConfigError(f"case {number}: {error}") from None
         for problem in (base, target):
@@ -90,6 +95,20 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
             Case(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-r{case.rank}", base_id, case, base, target)
         )
     return found
+
+
+def check_weights(weights: Mapping[str, float], *problems: Problem) -> None:
+    """ValueError for the weight of what is a loss term of none of these problems."""
+    known = list(dict.fromkeys(name for problem in problems for name, _, _ in problem.terms()))
+    for name in weights:
+        if name not in known:
+            raise ValueError(f"there is no loss term {name!r} to weigh (terms: {', '.join(known)})")
+
+
+def weights_of(case: CaseConfig, problem: Problem) -> dict[str, float]:
+    """The case's weights of the terms that the problem has: base and target may have others."""
+    names = [name for name, _, _ in problem.terms()]
+    return {name: value for name, value in case.weights.items() if name in names}
 
 
 def _rehearse(problem: Problem, network: Network) -> None:

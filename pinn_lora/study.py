@@ -13,8 +13,7 @@ import torch
 from pinn_lora.config import ConfigError, StudyConfig
 from pinn_lora.folders import whole
 from pinn_lora.memory import peak_memory_mib, reset_peak_memory
-from pinn_lora.plan import Case, Job, count_tuned, plan_cases, plan_jobs, tuned_jobs
-from pinn_lora.problem import Problem
+from pinn_lora.plan import Case, Job, count_tuned, plan_cases, plan_jobs, tuned_jobs, weights_of
 from pinn_lora.results import (
     describe_case,
     describe_run,
@@ -78,7 +77,7 @@ def _make_base(config: StudyConfig, case: Case, folder: Path, *, progress: bool)
         network=case.config.network,
         width=case.config.width,
         depth=case.config.depth,
-        weights=_weights(case, case.base),
+        weights=weights_of(case.config, case.base),
         seed=0,
         dtype=config.dtype,
         device=config.device,
@@ -91,10 +90,6 @@ def _make_base(config: StudyConfig, case: Case, folder: Path, *, progress: bool)
     with whole(folder / "bases" / case.base_id) as place:
         base.save(place)
     return f"{case.base_id}: loss {base.history[-1].held_out_loss:.1e}"
-
-
-def _weights(case: Case, problem: Problem) -> dict[str, float]:
-    return {name: value for name, value in case.config.weights.items() if name in [n for n, _, _ in problem.terms()]}
 
 
 def _make_run(config: StudyConfig, job: Job, folder: Path, *, progress: bool) -> str:
@@ -116,7 +111,7 @@ def _make_run(config: StudyConfig, job: Job, folder: Path, *, progress: bool) ->
             max_seconds=job.method.max_seconds,
             points=job.case.config.points or config.points,
             resample_every=math.ceil(max_steps / (config.resamplings + 1)) if config.resamplings else None,
-            weights=_weights(case, case.target),
+            weights=weights_of(case.config, case.target),
             seed=job.seed,
             dtype=config.dtype,
             device=config.device,

@@ -7,7 +7,7 @@ import pytest
 
 from pinn_lora.config import ConfigError, check_config, coefficient, load_config, load_problem, setting
 from pinn_lora.configs import configs_folder
-from pinn_lora.plan import plan_cases, plan_jobs
+from pinn_lora.plan import plan_cases, plan_jobs, weights_of
 
 MINIMAL = """
 name = "x"
@@ -72,7 +72,7 @@ def test_step_sizes_that_round_alike_are_runs_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "change", ['base = { nu = "0.10001/pi" }', 'weights = { initial = 2.0 }\nbase = { nu = "0.1/pi" }']
+    "change", ['base = { nu = "0.10001/pi" }', 'weights = { residual = 2.0 }\nbase = { nu = "0.1/pi" }']
 )
 def test_bases_made_differently_are_not_shared(change):
     plain, other = check(MINIMAL), check(MINIMAL.replace('base = { nu = "0.1/pi" }', change))
@@ -154,6 +154,11 @@ def test_decay_is_a_part():
             "network = { fourier = true }\n[[method]]",
             "case 1: option fourier of mlp is True; it must be of type int",
         ),
+        (
+            "target = { nu = 0.05 }",
+            'target = { nu = 0.05, form = "soft" }\nweights = { dirichlet = 1.0, inital = 2.0 }',
+            "case 1: there is no loss term 'inital' to weigh (terms: residual, initial, dirichlet)",
+        ),
         ('title = "X"', 'title = "X"\ndevice = "cuda:99"', "the device 'cuda:99' cannot be used here"),
     ],
 )
@@ -164,6 +169,15 @@ def test_bad_input_gets_one_sentence(old, new, sentence):
     assert "\n" not in message and "Traceback" not in message
     for part in sentence.split("; x.toml"):
         assert part in message
+
+
+def test_each_problem_of_a_case_takes_the_weights_of_its_own_terms():
+    """The base has no soft conditions, its target has."""
+    weights = "weights = { residual = 3.0, initial = 2.0 }"
+    text = MINIMAL.replace("target = { nu = 0.05 }", f'target = {{ nu = 0.05, form = "soft" }}\n{weights}')
+    (case,) = plan_cases(check(text))
+    assert weights_of(case.config, case.base) == {"residual": 3.0}
+    assert weights_of(case.config, case.target) == {"residual": 3.0, "initial": 2.0}
 
 
 def test_file_that_is_not_there_or_not_toml(tmp_path):

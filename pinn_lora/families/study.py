@@ -25,6 +25,7 @@ from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
 from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.lora import adapt
+from pinn_lora.plan import check_weights
 from pinn_lora.problem import Problem
 from pinn_lora.results import now
 from pinn_lora.solution import Solution, Status
@@ -82,10 +83,7 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
         network = network_for(base, config.network, width=config.width, depth=config.depth)
         adapt(network, rank=max([config.rank, *(config.ranks or [])]))
         runs = plan_ranks(config, base, members, folder, origin=origin)
-        known = [name for name, _, _ in base.terms()]
-        for name in config.weights:
-            if name not in known:
-                raise ValueError(f"there is no loss term {name!r} to weigh (terms: {', '.join(known)})")
+        check_weights(config.weights, base)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return base, members, runs
