@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def problem_in_file(path: str | Path) -> type[Problem]:
     if not path.is_file():
         raise ProblemError(f"there is no problem file {path}")
     return _import_problem(path.resolve(), path.stat().st_mtime_ns)
+
+
+def problem_hashes(names: Iterable[str], folder: str | Path) -> dict[str, str]:
+    """SHA-256 of each file among the names of problems; the paths are taken from `folder`."""
+    files = sorted({name for name in names if name.endswith(".py")})
+    return {name: hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest() for name in files}
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,12 +38,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str) -> None:
-    """Makes the folder, or checks that it holds this very study."""
-    held = folder / "study.json"
-    if held.is_file():
-        if not _same_config(json.loads(held.read_text())["config"], config):
+def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str, files: Mapping[str, str]) -> None:
+    """Makes the folder, or checks that it holds this very study, of problems whose `files` have these hashes."""
+    path = folder / "study.json"
+    if path.is_file():
+        held = json.loads(path.read_text())
+        if not _same_config(held["config"], config):
             raise ConfigError(f"{folder} holds a study of another config; nothing was changed: choose another --out")
+        check_files(folder, held, files)
         for part in ("runs", "bases"):
             clear_partial(folder / part)
         return
@@ -51,7 +54,18 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str)
     (folder / "cases").mkdir(parents=True, exist_ok=True)
     (folder / "runs").mkdir(exist_ok=True)
     (folder / "config.toml").write_text(source)
-    write_study(folder, config, [], command=command)
+    write_study(folder, config, [], command=command, files=files)
+
+
+def check_files(folder: Path, held: Mapping[str, Any], files: Mapping[str, str]) -> None:
+    """ConfigError where a problem's file is another than when the folder was begun; one that an older version began does not
+    say which it was."""
+    for name, digest in files.items():
+        if held.get("problem_files", {}).get(name, digest) != digest:
+            raise ConfigError(
+                f"{name} was edited since {folder} was begun with it; nothing was changed: choose another --out, or put the "
+                "file back as it was"
+            )
 
 
 def _same_config(held: dict[str, Any], config: StudyConfig) -> bool:
@@ -68,6 +82,7 @@ def write_study(
     cases: list[Case],
     *,
     command: str,
+    files: Mapping[str, str],
     planned: int = 0,
     finished: str | None = None,
 ) -> None:
@@ -88,6 +103,7 @@ def write_study(
         "machine": {**machine(config.device), "threads": config.threads, "jobs": config.jobs},
         "seeds": config.seeds,
         "config": config.model_dump(mode="json"),
+        "problem_files": dict(files),
         "methods": _sources(config),
         "cases": described,
     }

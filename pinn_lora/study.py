@@ -14,6 +14,7 @@ from pinn_lora.config import ConfigError, StudyConfig
 from pinn_lora.folders import whole
 from pinn_lora.memory import peak_memory_mib, reset_peak_memory
 from pinn_lora.plan import Case, Job, count_tuned, plan_cases, plan_jobs, tuned_jobs, weights_of
+from pinn_lora.problem_file import problem_hashes
 from pinn_lora.results import (
     describe_case,
     describe_run,
@@ -45,7 +46,8 @@ def run_study(
     folder = Path(folder)
     cases = plan_cases(config, origin=origin)
     jobs = plan_jobs(config, cases)
-    open_folder(folder, config, command=command, source=source)
+    files = problem_hashes([case.problem for case in config.case], origin)
+    open_folder(folder, config, command=command, source=source, files=files)
     planned = len(jobs) + count_tuned(config, jobs)
     begun: list[Case] = []
     for _, group in groupby(cases, key=lambda case: case.network):  # what a smaller network shows is there first
@@ -56,11 +58,11 @@ def run_study(
         for case in new:
             describe_case(case, folder)
         begun += new
-        write_study(folder, config, begun, command=command, planned=planned)
+        write_study(folder, config, begun, command=command, files=files, planned=planned)
         first = [job for job in jobs if job.case in new]
         _run_jobs(first, config, folder, progress)
         _run_jobs(tuned_jobs(config, first, folder), config, folder, progress)
-    write_study(folder, config, cases, command=command, planned=planned, finished=now())
+    write_study(folder, config, cases, command=command, files=files, planned=planned, finished=now())
     return folder
 
 

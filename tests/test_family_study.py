@@ -1,5 +1,7 @@
 """A family from its config to its results folder: what is made, what is continued, what is left alone."""
 
+import hashlib
+import inspect
 import json
 import re
 import tomllib
@@ -31,9 +33,9 @@ seeds = [0, 1]
 """
 
 
-def run(folder, text=TINY):
+def run(folder, text=TINY, **options):
     config = check_family(tomllib.loads(text), where="tiny.toml")
-    return run_family(config, folder, command="pinn-lora family tiny.toml", source=text, progress=False)
+    return run_family(config, folder, command="pinn-lora family tiny.toml", source=text, progress=False, **options)
 
 
 def record_of(folder):
@@ -94,6 +96,29 @@ def test_a_folder_of_another_family_or_of_something_else_is_left_alone(finished,
     with pytest.raises(ConfigError, match="is not a results folder; nothing was changed"):
         run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_members_of_a_file_that_was_edited_are_not_mixed(tmp_path):
+    """Put back, the family goes on; so does one that was begun before the file's hash was kept."""
+    file = tmp_path / "mine.py"
+    written = inspect.getsource(inspect.getmodule(Reaction))
+    file.write_text(written)
+    text = TINY.replace('"reaction"', '"mine.py"').replace("seeds = [0, 1]", "seeds = [0]")
+    text = text.replace("from_scratch = 2", "").replace("max_steps = 25", "max_steps = 2")
+    folder = run(tmp_path / "tiny", text, origin=tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    file.write_text(written + "# another\n")
+    with pytest.raises(ConfigError, match=r"^mine\.py was edited since .*tiny was begun.*choose another --out, or put"):
+        run(folder, text, origin=tmp_path)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    file.write_text(written)
+    run(folder, text, origin=tmp_path)
+    record = record_of(folder)
+    assert record.pop("problem_files") == {"mine.py": hashlib.sha256(written.encode()).hexdigest()}
+    (folder / "family_study.json").write_text(json.dumps(record))
+    file.write_text(written + "# another\n")
+    run(folder, text, origin=tmp_path)
+    assert record_of(folder)["problem_files"] != {}
 
 
 @pytest.mark.parametrize(

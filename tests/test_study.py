@@ -1,6 +1,7 @@
 """Studies end to end: the results folder, resuming, refusing foreign folders, runs that fail."""
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -279,3 +280,30 @@ def test_a_domain_that_is_no_box_of_two_coordinates_has_a_report_too(tmp_path, d
             assert np.array_equal(np.isfinite(values), inside)
         error = np.linalg.norm((case["zero_shot"] - expected)[inside]) / np.linalg.norm(expected[inside])
         assert error == pytest.approx(about["zero_shot"], rel=0.05)  # the grid of errors is another one
+
+
+def test_runs_of_a_file_that_was_edited_are_not_mixed(tmp_path):
+    """Nothing is made or kept under another equation; put back, the study goes on; so does one that was begun before the
+    file's hash was kept, and it is kept from then on."""
+    (tmp_path / "round.py").write_text(ROUND)
+    text = TINY[: TINY.index("[[method]]")].replace("nu", "k").replace("/pi", "*pi").replace('"burgers"', '"round.py"')
+    text += '[[method]]\nname = "lora-sgd"\nmax_steps = 2\n'
+    folder = run(tmp_path / "tiny", text, origin=tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (tmp_path / "round.py").write_text(ROUND.replace("+ 4.0", "+ 3.0"))
+    with pytest.raises(
+        ConfigError, match=r"^round\.py was edited since .*tiny was begun.*choose another --out, or put"
+    ):
+        run(folder, text, origin=tmp_path)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (tmp_path / "round.py").write_text(ROUND)
+    run(folder, text, origin=tmp_path)
+    study = json.loads((folder / "study.json").read_text())
+    (told,) = study.pop("problem_files").items()
+    assert told == ("round.py", hashlib.sha256(ROUND.encode()).hexdigest())
+    (folder / "study.json").write_text(json.dumps(study))
+    (tmp_path / "round.py").write_text(ROUND + "# mended\n")
+    run(folder, text, origin=tmp_path)
+    with pytest.raises(ConfigError, match="was edited since"):
+        (tmp_path / "round.py").write_text(ROUND)
+        run(folder, text, origin=tmp_path)

@@ -27,7 +27,8 @@ from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.lora import adapt
 from pinn_lora.plan import check_weights
 from pinn_lora.problem import Problem
-from pinn_lora.results import now
+from pinn_lora.problem_file import problem_hashes
+from pinn_lora.results import check_files, now
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import network_for, pretrain
 from pinn_lora.workers import each, torch_threads
@@ -49,8 +50,9 @@ def run_family(
     for a folder that holds something else."""
     folder = Path(folder)
     base, members, runs = _plan(config, folder, origin)
-    started = _open(folder, config, source)
-    told = {"command": command, "started": started}
+    files = problem_hashes([config.problem], origin)
+    started = _open(folder, config, source, files)
+    told = {"command": command, "started": started, "problem_files": files}
     bases = [(config, base, folder / f"seed-{seed}" / "base", seed) for seed in config.seeds]
     _make(bases, config, "bases", progress)
     rows: list[dict[str, Any]] = []
@@ -89,13 +91,14 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
     return base, members, runs
 
 
-def _open(folder: Path, config: FamilyConfig, source: str) -> str:
+def _open(folder: Path, config: FamilyConfig, source: str, files: dict[str, str]) -> str:
     """Makes the folder, or checks that it holds this very family; when it was begun."""
     held = folder / RECORD
     if held.is_file():
         record = json.loads(held.read_text())
         if check_family(record["config"], where=RECORD) != config:
             raise ConfigError(f"{folder} holds a family of another config; nothing was changed: choose another --out")
+        check_files(folder, record, files)
         for place in folder.glob("seed-*"):
             clear_partial(place)
             clear_partial(place / "scratch")
@@ -106,7 +109,8 @@ def _open(folder: Path, config: FamilyConfig, source: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(source)
     started = now()
-    write_atomically(held, json.dumps({"config": _plain(config), "started": started, "rows": []}, indent=1) + "\n")
+    begun = {"config": _plain(config), "started": started, "problem_files": files, "rows": []}
+    write_atomically(held, json.dumps(begun, indent=1) + "\n")
     return started
 
 
