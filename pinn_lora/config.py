@@ -24,6 +24,7 @@ from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_in_file
 
 Model = TypeVar("Model", bound=BaseModel)
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of what names a folder
 NUMBER = re.compile(r"^\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([*/])\s*pi\s*$")
 
 
@@ -80,7 +81,7 @@ class CaseConfig(Strict):
 class MethodConfig(Strict):
     """A preset by name, or a method of its own parts under a name of its own, with the step sizes to try and its budget."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     metric: str | dict[str, Any] | None = None
     lift: str | dict[str, Any] | None = None
     integrator: str | dict[str, Any] | None = None
@@ -124,7 +125,7 @@ class MethodConfig(Strict):
 class StudyConfig(Strict):
     """A study: cases x methods x starts x step sizes x seeds."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=NAME)
     title: str
     description: str = ""
     comparison: bool = True

@@ -122,6 +122,7 @@ def test_decay_is_a_part():
         ('title = "X"', 'title = "X"\njobs = 0', "jobs = 0: input should be greater than or equal to 1"),
         ('title = "X"', 'title = "X"\ndtype = "float16"', "dtype = 'float16': input should be 'float32' or 'float64'"),
         ('name = "x"', 'name = "a/b"', "name = 'a/b'"),
+        ('name = "lora-adam"', 'name = "my/adam"\noptimizer = "adam"', "name = 'my/adam': string should match"),
         ('name = "lora-adam"', 'name = "lora-adm"', "there is no method 'lora-adm'; did you mean 'lora-adam'?"),
         ('name = "lora-adam"', 'name = "lora-adam"\nstep_size = 1', "did you mean 'step_sizes'"),
         ('name = "lora-adam"', 'name = "lora-adam"\nstep_sizes = [0.0]', "each must be a positive number"),

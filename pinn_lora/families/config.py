@@ -12,7 +12,16 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from pinn_lora import initializers
 from pinn_lora.catalog import choose, names
-from pinn_lora.config import ConfigError, PretrainConfig, Strict, check_model, coefficient, load_problem, read_toml
+from pinn_lora.config import (
+    NAME,
+    ConfigError,
+    PretrainConfig,
+    Strict,
+    check_model,
+    coefficient,
+    load_problem,
+    read_toml,
+)
 from pinn_lora.families.neighbours import is_number, varying
 from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
@@ -49,7 +58,7 @@ class VaryConfig(Strict):
 class FamilyConfig(Strict):
     """A family: a base, its members, and how they are solved, once for every seed."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=NAME)
     title: str
     description: str = ""
     problem: str
