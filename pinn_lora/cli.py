@@ -67,7 +67,7 @@ def run(
     options = [f"--{'seed' if key == 'seeds' else key} {v}" for key, value in changed.items() for v in _many(value)]
     command = shlex.join(["pinn-lora", "run", str(config)]) + "".join(f" {option}" for option in options)
     try:
-        source, origin = config.read_text(), config.parent
+        source, origin = config.read_text(encoding="utf-8"), config.parent
         run_study(study, folder, command=command, source=source, origin=origin, progress=not quiet)
     except KeyboardInterrupt:
         typer.echo("interrupted: finished runs are kept; run the same command again for the missing ones", err=True)
@@ -92,7 +92,7 @@ def family(
         command += f" --jobs {jobs}"
     folder = out or Path("results") / asked.name
     try:
-        source, origin = config.read_text(), config.parent
+        source, origin = config.read_text(encoding="utf-8"), config.parent
         run_family(asked, folder, command=command, source=source, origin=origin, progress=not quiet)
     except KeyboardInterrupt:
         typer.echo("interrupted: finished members are kept; run the same command again for the missing ones", err=True)
@@ -168,5 +168,10 @@ def main() -> None:
     try:
         app()
     except (ConfigError, ProblemError, ReportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        said = str(error)
+    except OSError as error:  # a file or folder that cannot be read or written
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        return
+    print(f"error: {said}", file=sys.stderr)
+    sys.exit(2)

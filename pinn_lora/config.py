@@ -179,7 +179,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"there is no config file {path}")
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        wrong = f"its byte {error.start + 1} is no UTF-8"
+        raise ConfigError(f"{path} is not valid TOML: {wrong}; save it as UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
@@ -248,13 +251,17 @@ def load_problem(name: str, coefficients: dict[str, Any], *, folder: str | Path 
             cls = find(pinn_lora.problems, Problem, name)
         except ValueError as error:
             raise ConfigError(f"{error}, or the path of a .py file") from None
-    fields = list(inspect.signature(cls).parameters)
-    for key in coefficients:
+    fields = inspect.signature(cls).parameters
+    values = {key: coefficient(value) for key, value in coefficients.items()}
+    for key, value in values.items():
         try:
-            choose(key, fields, what=f"coefficient of {name}")
+            choose(key, list(fields), what=f"coefficient of {name}")
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        kind = getattr(fields[key].annotation, "__name__", fields[key].annotation)
+        if kind in ("float", "int") and not isinstance(value, (int, float)):
+            raise ConfigError(f'{name}: {key} is {value!r}; give a number, or one like "0.01/pi"')
     try:
-        return cls(**{key: coefficient(value) for key, value in coefficients.items()})
+        return cls(**values)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from None

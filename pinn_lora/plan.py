@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, StudyConfig, load_problem
+from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConfig, StudyConfig, load_problem
 from pinn_lora.lora import Blocks, adapt
 from pinn_lora.networks import Network
 from pinn_lora.objective import Objective
 from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
 from pinn_lora.problem import Problem
-from pinn_lora.training import network_for
+from pinn_lora.training import network_for, pretraining_phases
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,11 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
         shape = f"{case.depth}x{case.width}"
         try:
-            check_weights(case.weights, base, target)
-            network = network_for(base, case.network, width=case.width, depth=case.depth)
-            adapt(network, rank=case.rank)
-        except ProblemError:
+            _check_case(case, base, target, dtype=config.dtype)
+        except (ConfigError, ProblemError):
             raise
         except ValueError as error:
             raise ConfigError(f"case {number}: {error}") from None
-        for problem in (base, target):
-            _rehearse(problem, network.to(getattr(torch, config.dtype)))
         named = [] if case.network == "mlp" else [case.network]
         told = repr((base, shape, case.pretrain, sorted(case.weights.items()), *named))  # all that a base is made from
         base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
@@ -95,6 +91,22 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
             Case(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-r{case.rank}", base_id, case, base, target)
         )
     return found
+
+
+def _check_case(case: CaseConfig, base: Problem, target: Problem, *, dtype: str) -> None:
+    """ValueError for what cannot be trained as it is asked for."""
+    check_weights(case.weights, base, target)
+    check_pretraining(case.pretrain)
+    network = network_for(base, case.network, width=case.width, depth=case.depth)
+    adapt(network, rank=case.rank)
+    for problem in (base, target):
+        rehearse(problem, network.to(getattr(torch, dtype)), weights_of(case, problem))
+
+
+def check_pretraining(pretrain: PretrainConfig) -> None:
+    """ValueError for a method that does not pretrain."""
+    if pretrain.method is not None:
+        pretraining_phases(pretrain.options["method"], pretrain.max_steps)
 
 
 def check_weights(weights: Mapping[str, float], *problems: Problem) -> None:
@@ -111,10 +123,10 @@ def weights_of(case: CaseConfig, problem: Problem) -> dict[str, float]:
     return {name: value for name, value in case.weights.items() if name in names}
 
 
-def _rehearse(problem: Problem, network: Network) -> None:
+def rehearse(problem: Problem, network: Network, weights: Mapping[str, float]) -> None:
     """Runs every term once, so that what cannot be run is said before anything is trained or written."""
     blocks = Blocks(network)
-    objective = Objective(problem, network, blocks, first_points(problem, 64, seed=0))
+    objective = Objective(problem, network, blocks, first_points(problem, 64, seed=0), weights)
     loss, _ = objective.gradient(blocks.read(network))
     if not math.isfinite(loss):
         raise ConfigError(f"the loss of {problem!r} is {loss} before the first step; check its residual and conditions")

@@ -53,7 +53,7 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str,
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
     (folder / "cases").mkdir(parents=True, exist_ok=True)
     (folder / "runs").mkdir(exist_ok=True)
-    (folder / "config.toml").write_text(source)
+    (folder / "config.toml").write_text(source, encoding="utf-8")
     write_study(folder, config, [], command=command, files=files)
 
 

@@ -72,7 +72,7 @@ def pretrain(
     _check_periodic(problem, network)
     blocks = Blocks(network)
     name = method or ("full-lm" if blocks.size <= DIRECT_LIMIT else "adam-lbfgs")
-    phases = _pretraining_phases(name, max_steps)
+    phases = pretraining_phases(name, max_steps)
     settings = {"method": str(name), "seed": seed, "points": points, "weights": dict(weights or {})}
     solution = Solution(problem, network, None, (), Status.COMPLETED, settings)
     for phase, (preset, steps) in enumerate(phases):
@@ -120,7 +120,8 @@ def _check_periodic(problem: Problem, network: nn.Module) -> None:
             )
 
 
-def _pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, int]]:
+def pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, int]]:
+    """What `pretrain` does for a method, one after another, each with its steps; ValueError for a name that is none."""
     if isinstance(name, (Method, Optimizer)):
         preset = replace(preset_of(name), trains="all weights", initializer=None)
         return [(preset, preset.max_steps if max_steps is None else max_steps)]

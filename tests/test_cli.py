@@ -2,12 +2,14 @@
 
 What ends a process has a process of its own; the rest runs in this one, as starting one costs more than what is tested."""
 
+import errno
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +106,35 @@ def test_mistake_is_one_sentence_and_exit_code_2(command, arguments, sentence, t
     assert err.startswith("error: ") and sentence in err
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", SMOKE, "--quiet", "--out", "file/out"], ["new-problem", "mine", "--folder", "closed"]],
+    ids=["run", "new-problem"],
+)
+def test_a_folder_that_cannot_be_written_is_one_sentence(command, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "closed").mkdir()
+    opened = Path.open
+
+    def refuse(path, mode="r", **options):  # what is allowed depends on who runs the tests
+        if path.parent.name == "closed" and mode != "r":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    code, out, err = command(*arguments)
+    assert code == 2 and not out
+    assert re.fullmatch(r"error: file/out\S*: Not a directory\n|error: closed/mine\.py: Permission denied\n", err)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["closed", "file"]
+
+
+def test_a_coefficient_of_the_command_line_that_is_no_number_is_named(command):
+    code, out, err = command("check", "burgers", "--set", "nu=abc")
+    assert (code, out) == (2, "")
+    assert err == """error: burgers: nu is 'abc'; give a number, or one like "0.01/pi"\n"""
 
 
 @pytest.mark.slow

@@ -160,6 +160,18 @@ def test_decay_is_a_part():
             'target = { nu = 0.05, form = "soft" }\nweights = { dirichlet = 1.0, inital = 2.0 }',
             "case 1: there is no loss term 'inital' to weigh (terms: residual, initial, dirichlet)",
         ),
+        (
+            "[[method]]",
+            "weights = { residual = -1.0 }\n[[method]]",
+            "case 1: the weight of residual is -1.0; it must be a finite number, at least 0",
+        ),
+        (
+            "[[method]]",
+            'pretrain = { method = "full-lmm" }\n[[method]]',
+            "case 1: there is no pretraining method 'full-lmm'; did you mean 'full-lm'?",
+        ),
+        ("nu = 0.05", 'nu = "0.2*pie"', """burgers: nu is '0.2*pie'; give a number, or one like "0.01/pi\""""),
+        ("nu = 0.05", "nu = [0.05]", "burgers: nu is [0.05]; give a number"),
         ('title = "X"', 'title = "X"\ndevice = "cuda:99"', "the device 'cuda:99' cannot be used here"),
     ],
 )
@@ -187,6 +199,11 @@ def test_file_that_is_not_there_or_not_toml(tmp_path):
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_config(tmp_path / "bad.toml")
+    (tmp_path / "latin.toml").write_bytes('name = "a"\ntitle = "\xe9t\xe9"\n'.encode("latin-1"))
+    with pytest.raises(
+        ConfigError, match=r"latin.toml is not valid TOML: its byte 21 is no UTF-8; save it as UTF-8 text$"
+    ):
+        load_config(tmp_path / "latin.toml")
 
 
 def test_coefficients():

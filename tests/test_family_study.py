@@ -133,6 +133,8 @@ def test_members_of_a_file_that_was_edited_are_not_mixed(tmp_path):
             "rank = 2\nweights = { initial = 2.0 }",
             "there is no loss term 'initial' to weigh (terms: residual)",
         ),
+        ("rank = 2", "rank = 2\nweights = { residual = -1.0 }", "the weight of residual is -1.0; it must be"),
+        ("pretrain = {", 'pretrain = { method = "full-lmm",', "there is no pretraining method 'full-lmm'"),
         ("vary", "members = [{ rho = 3.0 }, { rho = 3.0 }] #", "stands twice among the members"),
     ],
 )

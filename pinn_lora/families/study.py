@@ -25,7 +25,7 @@ from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
 from pinn_lora.folders import clear_partial, whole, write_atomically
 from pinn_lora.lora import adapt
-from pinn_lora.plan import check_weights
+from pinn_lora.plan import check_pretraining, check_weights, rehearse
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
 from pinn_lora.results import check_files, now
@@ -86,6 +86,8 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
         adapt(network, rank=max([config.rank, *(config.ranks or [])]))
         runs = plan_ranks(config, base, members, folder, origin=origin)
         check_weights(config.weights, base)
+        check_pretraining(config.pretrain)
+        rehearse(base, network, config.weights)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return base, members, runs
@@ -107,7 +109,7 @@ def _open(folder: Path, config: FamilyConfig, source: str, files: dict[str, str]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(source)
+    (folder / "config.toml").write_text(source, encoding="utf-8")
     started = now()
     begun = {"config": _plain(config), "started": started, "problem_files": files, "rows": []}
     write_atomically(held, json.dumps(begun, indent=1) + "\n")
