@@ -35,7 +35,7 @@ def pretrain(
     problem: Problem,
     *,
     method: str | Method | Optimizer | None = None,
-    network: nn.Module | str | Mapping[str, Any] = "mlp",
+    network: nn.Module | str | Mapping[str, Any] | None = "mlp",
     width: int = 24,
     depth: int = 3,
     step_size: float | None = None,
@@ -55,7 +55,8 @@ def pretrain(
 
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
     the default above), "full-adam" or "full-lbfgs". network: a module, which is copied, or one of ours that is made
-    `depth` x `width`: its name, or a mapping of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
+    `depth` x `width`: its name ("mlp" where None), or a mapping of its name and options, {"name": "mlp", "activation": "sin",
+    "fourier": 16}.
     max_steps, where not given, is the method's. Every `resample_every` steps (None: never) residual-adaptive points are added,
     up to three times the first number, while the held-out loss is above 1.5 times the fitted one: a smooth solution needs
     no more, and steps on fewer points are quicker. weights: by term name, see `Objective`. compile: fused kernels with the
@@ -67,7 +68,7 @@ def pretrain(
     if isinstance(network, nn.Module):
         network = copy.deepcopy(network)
     else:
-        network = network_for(problem, network, width=width, depth=depth, seed=seed)
+        network = network_for(problem, "mlp" if network is None else network, width=width, depth=depth, seed=seed)
     network = _place(network, dtype or torch.float64, device)
     _check_periodic(problem, network)
     blocks = Blocks(network)

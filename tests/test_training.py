@@ -349,3 +349,17 @@ def test_problem_that_cannot_be_hashed_has_a_reference_all_the_same(small_base):
 def test_network_that_breaks_the_periodic_ansatz_is_refused(plain_module):
     with pytest.raises(ValueError, match="counts on a network that is periodic in x"):
         pl.pretrain(Burgers(), network=plain_module, max_steps=1)
+
+
+def test_no_network_given_is_the_default_one():
+    options = {"width": 4, "depth": 1, "max_steps": 2, "points": 64}
+    plain, none = (pl.pretrain(Burgers(nu=0.3), network=network, **options) for network in ("mlp", None))
+    assert same(final(plain), final(none))
+
+
+@pytest.mark.parametrize("network", [pl.PirateNet, ("mlp",), 3], ids=str)
+def test_what_is_no_network_is_named(network):
+    with pytest.raises(
+        ValueError, match=r"^network is .*; give a network that is built, a name \(.*mlp.*\), or a mapping"
+    ):
+        pl.pretrain(Burgers(nu=0.3), network=network, max_steps=1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_lora.activations import ACTIVATIONS
-from pinn_lora.catalog import check_option, choose, find
+from pinn_lora.catalog import check_option, choose, find, names
 from pinn_lora.domain import Domain
 from pinn_lora.factorised import FactorisedLinear
 from pinn_lora.jets import Jet, closure, cos, sin
@@ -151,8 +151,13 @@ class Network(nn.Module, ABC):
 
 def build_network(spec: str | Mapping[str, Any], domain: Domain, **shape: Any) -> Network:
     """A network by the name of its file, or from a mapping of a name ("mlp" where there is none) and options: activation,
-    fourier, fourier_scale, factorised and what its class adds. shape: the arguments that are no choice. ValueError for names
-    that do not exist and options of another type."""
+    fourier, fourier_scale, factorised and what its class adds. shape: the arguments that are no choice. ValueError for what is
+    neither, names that do not exist and options of another type."""
+    if not isinstance(spec, (str, Mapping)):
+        known = ", ".join(names(sys.modules[__name__]))
+        raise ValueError(
+            f"network is {spec!r}; give a network that is built, a name ({known}), or a mapping of one and options"
+        )
     options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", "mlp")
     cls = find(sys.modules[__name__], Network, name)
