@@ -23,6 +23,7 @@ from pinn_lora.domain import Domain
 from pinn_lora.lora import LoRALinear, freeze, merge
 from pinn_lora.networks import Network
 from pinn_lora.problem import Problem
+from pinn_lora.scalars import json_text
 
 PREFIX = "base_model.model."
 NOTES, CONFIG, ADAPTER, NETWORK = (
@@ -90,7 +91,7 @@ def _find_class(described: dict[str, Any], message: str) -> Any:
 
 
 def _new_folder(folder: str | Path, notes: dict[str, Any]) -> Path:
-    json.dumps(notes)  # what cannot be written raises before anything is
+    json_text(notes)  # what cannot be written raises before anything is
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not empty; nothing was written: choose another folder")
@@ -99,7 +100,7 @@ def _new_folder(folder: str | Path, notes: dict[str, Any]) -> Path:
 
 
 def _write_notes(folder: Path, notes: dict[str, Any]) -> Path:
-    (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n")
+    (folder / NOTES).write_text(json_text(notes, indent=2))
     return folder
 
 
@@ -168,7 +169,7 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
         "bias": "none" if not biases else "lora_only" if set(biases) <= set(layers) else "all",
         "inference_mode": True,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG).write_text(json_text(config, indent=2))
     more = {
         "kind": "adapter",
         "base": fingerprint(base),

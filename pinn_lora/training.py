@@ -23,6 +23,7 @@ from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
+from pinn_lora.scalars import integer_ranks, integers, reals, term_weights
 from pinn_lora.solution import Solution, Status
 
 PROBE = 512  # points of the batch that a start by the gradient sees
@@ -34,7 +35,7 @@ DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps
 def pretrain(
     problem: Problem,
     *,
-    method: str | Method | Optimizer | None = None,
+    method: str | Preset | Method | Optimizer | None = None,
     network: nn.Module | str | Mapping[str, Any] | None = "mlp",
     width: int = 24,
     depth: int = 3,
@@ -54,9 +55,9 @@ def pretrain(
     """Trains all weights of a network on `problem`.
 
     method: "full-lm" (damped Gauss-Newton, the default up to 3,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
-    the default above), "full-adam" or "full-lbfgs". network: a module, which is copied, or one of ours that is made
-    `depth` x `width`: its name ("mlp" where None), or a mapping of its name and options, {"name": "mlp", "activation": "sin",
-    "fourier": 16}.
+    the default above), "full-adam" or "full-lbfgs"; or a preset, a `Method` or an optimizer, which then trains all weights.
+    network: a module, which is copied, or one of ours that is made `depth` x `width`: its name ("mlp" where None), or a mapping
+    of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
     max_steps, where not given, is the method's. Every `resample_every` steps (None: never) residual-adaptive points are added,
     up to three times the first number, while the held-out loss is above 1.5 times the fitted one: a smooth solution needs
     no more, and steps on fewer points are quicker. weights: by term name, see `Objective`. compile: fused kernels with the
@@ -65,16 +66,21 @@ def pretrain(
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
     a loss that is not finite at the start.
     """
+    points, width, depth, seed = integers(points=points, width=width, depth=depth, seed=seed)
+    max_steps, resample_every = integers(max_steps=max_steps, resample_every=resample_every)
+    step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
+    weights = term_weights(weights)
     if isinstance(network, nn.Module):
         network = copy.deepcopy(network)
     else:
         network = network_for(problem, "mlp" if network is None else network, width=width, depth=depth, seed=seed)
-    network = _place(network, dtype or torch.float64, device)
+    network = _place(network, torch.float64 if dtype is None else dtype, device)
     _check_periodic(problem, network)
     blocks = Blocks(network)
     name = method or ("full-lm" if blocks.size <= DIRECT_LIMIT else "adam-lbfgs")
     phases = pretraining_phases(name, max_steps)
-    settings = {"method": str(name), "seed": seed, "points": points, "weights": dict(weights or {})}
+    told = str(name.method if isinstance(name, Preset) else name)
+    settings = {"method": told, "seed": seed, "points": points, "weights": weights}
     solution = Solution(problem, network, None, (), Status.COMPLETED, settings)
     for phase, (preset, steps) in enumerate(phases):
         before = solution
@@ -123,7 +129,7 @@ def _check_periodic(problem: Problem, network: nn.Module) -> None:
 
 def pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, int]]:
     """What `pretrain` does for a method, one after another, each with its steps; ValueError for a name that is none."""
-    if isinstance(name, (Method, Optimizer)):
+    if isinstance(name, (Preset, Method, Optimizer)):
         preset = replace(preset_of(name), trains="all weights", initializer=None)
         return [(preset, preset.max_steps if max_steps is None else max_steps)]
     if name == "adam-lbfgs":
@@ -184,6 +190,10 @@ def finetune(
     is left as it is. Raises ValueError for names that do not exist, a rank above a layer's size, a start that does not fit and
     a loss that is not finite at the start, MemoryError for an implicit step that does not fit.
     """
+    points, max_steps, seed = integers(points=points, max_steps=max_steps, seed=seed)
+    resample_every, rank = integers(resample_every=resample_every)[0], integer_ranks(rank)
+    scale, step_size, max_seconds = reals(scale=scale, step_size=step_size, max_seconds=max_seconds)
+    weights, [max_memory] = term_weights(weights), reals(max_memory=max_memory)
     preset = preset_of(method)
     shape: dict[str, Any] = {"rank": rank, "initializer": initializer, "targets": targets, "scale": scale}
     shape |= {"train_biases": train_biases, "train_output": train_output}
@@ -196,7 +206,7 @@ def finetune(
         network, made = _adapted(plain, problem, preset, **shape, weights=weights, seed=seed)
     network = _place(network, dtype, device)
     _check_periodic(problem, network)
-    told = {"seed": seed, "points": points, "weights": dict(weights or {})}
+    told = {"seed": seed, "points": points, "weights": weights}
     settings = {"method": method if isinstance(method, str) else repr(preset.method), **made, **told}
     return train(
         Solution(problem, network, base, (), Status.COMPLETED, settings),
@@ -298,6 +308,8 @@ def preset_of(method: str | Preset | Method | Optimizer) -> Preset:
 def _place(network: nn.Module, dtype: str | torch.dtype | None, device: str | torch.device | None) -> nn.Module:
     if isinstance(dtype, str):
         dtype = DTYPES[choose(dtype, list(DTYPES), what="dtype")]
+    if dtype is not None and dtype not in DTYPES.values():
+        raise ValueError(f"dtype is {dtype!r}; it must be float32 or float64, by name or torch's")
     try:
         return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:

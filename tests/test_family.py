@@ -216,7 +216,8 @@ def test_thin_layers_get_more_points_by_default(base):
         ({"method": "full-lm"}, "keeps one adapter a member, and full-lm trains all weights"),
         ({"method": "od-lora"}, "od-lora makes its own factors, so no member can start from another's"),
         ({"points": 0}, "0 points are to be taken for Reaction"),
-        ({"points": 2.5}, "2.5 points"),
+        ({"points": 2.5}, "points is 2.5; give a whole number"),
+        ({"rank": 2.0}, "rank is 2.0; give a whole number"),
         ({"jobs": 0}, "jobs is 0 and threads 1; each must be at least 1"),
         ({"method": "lora-admm"}, "there is no method"),
     ],
@@ -226,6 +227,20 @@ def test_bad_input_gets_one_sentence_and_nothing_is_written(base, tmp_path, argu
     with pytest.raises(ValueError, match=sentence) as raised:
         pl.solve_family(base, given.pop("members"), folder=tmp_path / "new", **given)
     assert "\n" not in str(raised.value) and not (tmp_path / "new").exists()
+
+
+def test_numbers_of_numpy_are_numbers(base, tmp_path):
+    """The same family, and the same folder, as with Python's."""
+    options = {"weights": {"residual": 2.0}, "step_size": 0.5, "folder": tmp_path / "one"}
+    plain = pl.solve_family(base, [Reaction(rho=2.5)], rank=2, max_steps=2, points=64, seed=3, **options)
+    options |= {"weights": {"residual": np.float32(2.0)}, "step_size": np.float32(0.5)}
+    whole = {"rank": np.int64(2), "max_steps": np.int32(2), "points": np.int64(64), "seed": np.int64(3)}
+    again = pl.solve_family(base, [Reaction(rho=np.float32(2.5))], **whole, **options)
+    assert same(plain.members[0], again.members[0])
+    made = pl.solve_family(base, [Reaction(rho=np.float32(2.5))], **whole, **{**options, "folder": tmp_path / "two"})
+    assert same(plain.members[0], made.members[0])
+    found = made.solve(np.float32(2.25), max_steps=np.int64(1))
+    assert found.problem == Reaction(rho=2.25) and type(found.problem.rho) is float
 
 
 def test_without_a_reference_residuals_are_told(base):

@@ -34,6 +34,7 @@ LEVELS: list[set[str]] = [
         "places",
         "plots",
         "references",
+        "scalars",
     },
     {"activations", "ball", "compiling", "dde.geometry", "families.rows"},
     {"families.rank_report", "program"},

@@ -1,6 +1,7 @@
 """Training: accuracy against the true solution, reproducibility, a frozen base, statuses, and sentences for bad input."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -363,3 +364,59 @@ def test_what_is_no_network_is_named(network):
         ValueError, match=r"^network is .*; give a network that is built, a name \(.*mlp.*\), or a mapping"
     ):
         pl.pretrain(Burgers(nu=0.3), network=network, max_steps=1)
+
+
+NUMPY = {
+    "points": np.int64(64),
+    "max_steps": np.int32(2),
+    "seed": np.int64(3),
+    "weights": {"residual": np.float32(2.0)},
+}
+
+
+def test_numbers_of_numpy_are_numbers_and_what_is_made_with_them_is_kept(tmp_path):
+    """To the last bit those of Python, and from the disk as it was."""
+    plain = {"points": 64, "max_steps": 2, "seed": 3, "weights": {"residual": 2.0}}
+    base = pl.pretrain(Burgers(nu=0.5), width=4, depth=2, **plain)
+    again = pl.pretrain(Burgers(nu=np.float32(0.5)), width=np.int64(4), depth=np.int64(2), **NUMPY)
+    tuned = pl.finetune(base, Burgers(nu=0.25), rank=2, step_size=0.5, **plain)
+    other = pl.finetune(again, Burgers(nu=np.float32(0.25)), rank=np.int64(2), step_size=np.float32(0.5), **NUMPY)
+    assert same(final(base), final(again)) and same(final(tuned), final(other))
+    loaded = pl.Solution.load(again.save(tmp_path / "base"))
+    assert loaded.problem == base.problem and same(final(loaded), final(base))
+    loaded = pl.Solution.load(other.save(tmp_path / "tuned"), base=loaded)
+    assert loaded.problem == tuned.problem and same(final(loaded), final(tuned))
+    told = lambda solution: {key: solution.settings[key] for key in ("seed", "points", "weights", "rank", "step_size")}  # noqa: E731
+    assert told(loaded) == told(tuned)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"points": 1e2}, "points is 100.0; give a whole number"),
+        ({"max_steps": 1e1}, "max_steps is 10.0; give a whole number"),
+        ({"seed": "0"}, "seed is '0'; give a whole number"),
+        ({"resample_every": 2.5}, "resample_every is 2.5; give a whole number"),
+        ({"step_size": "1e-3"}, "step_size is '1e-3'; give a number"),
+        ({"weights": {"residual": "1"}}, "the weight of residual is '1'; give a number"),
+        ({"dtype": torch.float16}, "dtype is torch.float16; it must be float32 or float64, by name or torch's"),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_one_sentence(small_base, target, given, sentence):
+    for train in (lambda **o: pl.pretrain(target, **o), lambda **o: pl.finetune(small_base, target, rank=2, **o)):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            train(**{"points": 64, "max_steps": 1, **given})
+
+
+@pytest.mark.parametrize("rank", [2.0, "4"], ids=repr)
+def test_a_rank_that_is_no_whole_number_is_one_sentence(small_base, target, rank):
+    with pytest.raises(ValueError, match=f"^rank is {rank!r}; give a whole number$"):
+        pl.finetune(small_base, target, rank=rank, max_steps=1)
+
+
+def test_pretraining_takes_a_preset_itself():
+    options = {"width": 4, "depth": 1, "max_steps": 2, "points": 64}
+    named, given = (pl.pretrain(Burgers(nu=0.3), method=m, **options) for m in ("full-adam", PRESETS["full-adam"]))
+    assert same(final(named), final(given))
+    assert given.settings["method"] == repr(PRESETS["full-adam"].method)

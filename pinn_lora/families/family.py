@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from pinn_lora.adapters import describe_problem, fingerprint
@@ -21,11 +22,13 @@ from pinn_lora.initializers import Initializer
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import layer_points
 from pinn_lora.problem import Problem
+from pinn_lora.scalars import integer_ranks, integers, json_text, reals, term_weights
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import finetune, preset_of
 from pinn_lora.workers import in_tree, torch_threads
 
 RECORD, MEMBERS = "family.json", "members"
+FLOATS = (float, np.floating)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Family:
         with whole(folder) as place:
             for entry, member in zip(record["members"], self.members, strict=True):
                 member.save(place / MEMBERS / entry["folder"])
-            write_atomically(place / RECORD, json.dumps(record, indent=1) + "\n")
+            write_atomically(place / RECORD, json_text(record, indent=1))
         return folder
 
     @classmethod
@@ -200,7 +203,10 @@ def solve_family(
     second call continues with the missing ones. The rest is as in `finetune`. Raises ValueError for members of several
     classes, a member that stands twice, a method that keeps no adapter, and a folder that holds anything else.
     """
-    members = list(members)
+    members, rank = list(members), integer_ranks(rank)
+    weights = None if weights is None else term_weights(weights)
+    jobs, threads, max_steps, seed = integers(jobs=jobs, threads=threads, max_steps=max_steps, seed=seed)
+    step_size, max_seconds = reals(step_size=step_size, max_seconds=max_seconds)
     check_members(base.problem, members, method)
     if jobs < 1 or threads < 1:
         raise ValueError(f"jobs is {jobs} and threads {threads}; each must be at least 1")
@@ -281,8 +287,9 @@ def check_members(base: Problem, members: Sequence[Problem], method: str | Metho
 
 
 def _count(points: int | Callable[[Problem], int] | None, base: Problem, member: Problem) -> int:
-    count = layer_points(base, member) if points is None else points(member) if callable(points) else points
-    if not isinstance(count, int) or count < 1:
+    found = layer_points(base, member) if points is None else points(member) if callable(points) else points
+    [count] = integers(points=found)
+    if count is None or count < 1:
         raise ValueError(f"{count!r} points are to be taken for {member!r}; give a whole number of at least 1")
     return count
 
@@ -303,7 +310,7 @@ def _bytes(member: Solution) -> int:
 
 def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+        f"{name}={value:.4g}" if isinstance(value, FLOATS) else f"{name}={value}" for name, value in values.items()
     )
 
 
@@ -317,7 +324,8 @@ def _record(
     """What family.json says: the plan, and what the members are made with."""
     names, entries = varying([base.problem, *members]), []
     for i, (member, parent, count) in enumerate(zip(members, parents, points, strict=True)):
-        told = "-".join(f"{name}-{value:.4g}" for name in names if isinstance(value := getattr(member, name), float))
+        values = [(name, getattr(member, name)) for name in names]
+        told = "-".join(f"{name}-{value:.4g}" for name, value in values if isinstance(value, FLOATS))
         folder = re.sub(r"[^A-Za-z0-9.+-]", "-", f"{i + 1:03d}-{told}".rstrip("-"))
         entries.append({"folder": folder, "parent": parent, "points": count, "problem": describe_problem(member)})
     plain = {
@@ -325,7 +333,7 @@ def _record(
         for key, value in options.items()
     }
     record = {"kind": "family", "base": fingerprint(base.network), "options": plain, "members": entries}
-    return json.loads(json.dumps(record))  # as it is read again
+    return json.loads(json_text(record))  # as it is read again
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -343,7 +351,7 @@ def _open(folder: Path, record: dict[str, Any], base: Solution, members: Sequenc
     """Makes the folder, or reads the members that it has of this very family."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         (folder / MEMBERS).mkdir(parents=True)
-        write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        write_atomically(folder / RECORD, json_text(record, indent=1))
         return {}
     if _read_record(folder) != record:
         raise ValueError(

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from pinn_lora.catalog import choose
 from pinn_lora.problem import Problem
 
@@ -36,7 +38,11 @@ def varying(problems: Sequence[Problem]) -> dict[str, list[Any]]:
 
 def is_number(value: Any) -> bool:
     """Whether a coefficient is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def is_ratio(values: Sequence[Any]) -> bool:
@@ -110,4 +116,5 @@ def member_at(value: Any, problems: Sequence[Problem]) -> Problem:
         raise ValueError(
             f"{names} vary in this family, so the number {value} says too little; give a mapping or a Problem"
         )
+    value = value.item() if isinstance(value, np.generic) else value
     return dataclasses.replace(problems[0], **{next(iter(varied)): value})  # type: ignore[type-var]
