@@ -142,6 +142,8 @@ class StudyConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds = {self.seeds}: a seed stands twice")
         for method in self.method:
             preset = method.preset()
             for start in method.starts or []:

@@ -119,6 +119,7 @@ def test_decay_is_a_part():
             "x.toml: title is missing; x.toml: titel: there is no key 'titel'; did you mean 'title'",
         ),
         ('title = "X"', 'title = "X"\nseeds = "0"', "seeds = '0': input should be a valid list"),
+        ('title = "X"', 'title = "X"\nseeds = [0, 1, 0]', "seeds = [0, 1, 0]: a seed stands twice"),
         ('title = "X"', 'title = "X"\njobs = 0', "jobs = 0: input should be greater than or equal to 1"),
         ('title = "X"', 'title = "X"\ndtype = "float16"', "dtype = 'float16': input should be 'float32' or 'float64'"),
         ('name = "x"', 'name = "a/b"', "name = 'a/b'"),
