@@ -43,7 +43,7 @@ def pretrain(
     max_steps: int | None = None,
     max_seconds: float | None = None,
     points: int = 3000,
-    resample_every: int | None = 10,
+    resample_every: int | str | None = "auto",
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
@@ -58,16 +58,18 @@ def pretrain(
     the default above), "full-adam" or "full-lbfgs"; or a preset, a `Method` or an optimizer, which then trains all weights.
     network: a module, which is copied, or one of ours that is made `depth` x `width`: its name ("mlp" where None), or a mapping
     of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
-    max_steps, where not given, is the method's. Every `resample_every` steps (None: never) residual-adaptive points are added,
-    up to three times the first number, while the held-out loss is above 1.5 times the fitted one: a smooth solution needs
-    no more, and steps on fewer points are quicker. weights: by term name, see `Objective`. compile: fused kernels with the
-    same numbers; needs a C++ compiler and some seconds for every new shape, so it pays for long runs. max_memory: GiB that an
-    implicit step may take, see `Objective`: the solver and the points taken together are chosen for it.
+    max_steps, where not given, is the method's. Every `resample_every` steps (None: never; "auto": 10 where steps are implicit,
+    else a fifteenth of the run) residual-adaptive points are added, up to three times the first number, while the held-out
+    loss is above 1.5 times the fitted one: a smooth solution needs no more, and steps on fewer points are quicker.
+    weights: by term name, see `Objective`. compile: fused kernels with the same numbers; needs a C++ compiler and some seconds
+    for every new shape, so it pays for long runs. max_memory: GiB that an implicit step may take, see `Objective`: the solver
+    and the points taken together are chosen for it.
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
     a loss that is not finite at the start.
     """
     points, width, depth, seed = integers(points=points, width=width, depth=depth, seed=seed)
-    max_steps, resample_every = integers(max_steps=max_steps, resample_every=resample_every)
+    automatic = resample_every == "auto"
+    max_steps, spacing = integers(max_steps=max_steps, resample_every=None if automatic else resample_every)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
     weights = term_weights(weights)
     if isinstance(network, nn.Module):
@@ -86,8 +88,8 @@ def pretrain(
         before = solution
         left = None if max_seconds is None else max(max_seconds - (before.history[-1].seconds if phase else 0.0), 0.0)
         share = left if left is None or phase == len(phases) - 1 else left * 0.5
-        every = resample_every if preset.method.implicit or resample_every is None else max(steps // 15, 1)
-        budget = Budget(steps, share, every, overfit=OVERFIT)
+        every = 10 if preset.method.implicit else max(steps // 15, 1)
+        budget = Budget(steps, share, every if automatic else spacing, overfit=OVERFIT)
         solution = train(
             replace(before, history=()),
             preset.method,

@@ -10,6 +10,7 @@ import torch
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora import training
 from pinn_lora.loop import _record_steps
 from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.lbfgs import LBFGS
@@ -420,3 +421,24 @@ def test_pretraining_takes_a_preset_itself():
     named, given = (pl.pretrain(Burgers(nu=0.3), method=m, **options) for m in ("full-adam", PRESETS["full-adam"]))
     assert same(final(named), final(given))
     assert given.settings["method"] == repr(PRESETS["full-adam"].method)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "taken"),
+    [
+        ("full-adam", {"resample_every": 7}, 7),
+        ("full-adam", {}, 2),  # 30 // 15
+        ("full-adam", {"resample_every": None}, None),
+        ("full-lm", {"resample_every": 7}, 7),
+        ("full-lm", {}, 10),
+        ("adam-lbfgs", {"resample_every": 7}, 7),
+    ],
+)
+def test_pretraining_adds_points_as_often_as_it_is_told(monkeypatch, method, given, taken):
+    """A quarter of the first points each time, at most twice as many in all; here whatever the losses are."""
+    monkeypatch.setattr(training, "OVERFIT", 0.0)
+    few = {"width": 4, "depth": 1, "points": 64, "max_steps": 30}
+    made = pl.pretrain(Burgers(nu=0.5, form="soft"), method=method, **few, **given)
+    assert made.settings["budget"]["resample_every"] == taken
+    for record in made.history[1:] if method in PRESETS else ():  # the others start anew with each phase
+        assert record.points == 64 + (16 * min((record.step - 1) // taken, 8) if taken else 0)
