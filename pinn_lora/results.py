@@ -1,6 +1,6 @@
 """A results folder on disk, written piece by piece and each piece whole or not at all.
 
-study.json, config.toml            what was asked, with versions and machine
+study.json, config.toml            what was asked, with versions, machine and the hashes of problem files
 bases/<base>/                      the pretrained solutions that cases share
 cases/<case>.json, <case>.npz      zero-shot and base errors; test grid, reference and zero-shot prediction
 runs/<run>/run.json, history.csv, field.npz

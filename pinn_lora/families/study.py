@@ -1,6 +1,6 @@
 """A family's study: from a checked config to a results folder. An interrupted one is continued by running it again.
 
-family_study.json, config.toml      what was asked, with versions and machine, and every number of the report
+family_study.json, config.toml      what was asked, with versions, machine, the problem file's hash and all numbers
 seed-<n>/base/                      the pretrained solution
 seed-<n>/family/                    one adapter a member, as `Family.save` writes them
 seed-<n>/scratch/<member>/          members trained from scratch, to compare with
