@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pinn_lora.compiling import Function, run
-from pinn_lora.engines import JetChunk, JetEngine
+from pinn_lora.engines import JetChunk, JetEngine, told_apart
 from pinn_lora.layer_jacobians import fill_alpha, fill_layer
 from pinn_lora.lora import DenseBlock
 from pinn_lora.objective import Objective, add_lower, mirror_lower
@@ -41,14 +41,16 @@ def _over_networks(function: Function) -> Function:
 
 
 def batch_key(objective: Objective) -> Hashable | None:
-    """Equal for objectives that can be batched; None for one that cannot: with other passes than jets', or a weight that is
-    factorised."""
+    """Equal for objectives that can be batched; None for one that cannot: with other passes than jets', a weight that is
+    factorised, or a problem that cannot be told from another."""
     engine = objective.running
     if not isinstance(engine, JetEngine) or any(plan.s is not None for plan in engine.plan):
         return None
+    if not told_apart(objective.problem):
+        return None
     chunks = [(c.passes, c.features.shape, c.count, c.term.name, scale) for c, scale in objective.chunks]
     theta = engine.blocks.read(engine.network)
-    return type(objective.problem), objective.size, theta.dtype, theta.device, tuple(chunks)
+    return type(objective.problem), objective.rows, objective.size, theta.dtype, theta.device, tuple(chunks)
 
 
 @dataclass(frozen=True)

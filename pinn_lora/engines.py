@@ -94,7 +94,7 @@ class JetEngine:
 
     def _compiled_squares(self, term: Term, points: Sequence[Tensor], missing: int) -> Squares | None:
         """None for a term that sees two point sets, and for a problem that cannot be told from another."""
-        if term.paired or not _told_apart(self.problem):
+        if term.paired or not told_apart(self.problem):
             return None
         function, x = squares_of(self.problem, term.name, term.indices, term.place), points[0]
         real = torch.cat([x.new_ones(len(x)), x.new_zeros(missing)])
@@ -195,7 +195,7 @@ class JetEngine:
         return JetProducts(torch.stack(found).detach(), layers, inputs, adjoints, self.alpha, slopes)
 
 
-def _told_apart(problem: Problem) -> bool:
+def told_apart(problem: Problem) -> bool:
     """Whether an equal problem is the same function: it compares all of its fields, and they have a hash."""
     if not all(f.compare for f in fields(problem)):  # type: ignore[arg-type]
         return False

@@ -34,7 +34,8 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     Runs of equal shape (network, what is trained, numbers of points, a problem of the same class) go through one batched
     program, with the numbers that each would give alone, up to rounding: on a GPU always, on a CPU where a run has at most
     300 points, since there more fill the machine by themselves. The seconds in a run's history are its own and its
-    share of what was evaluated for several. An error of a call is raised when the others have ended.
+    share of what was evaluated for several. An error of a call is raised when the others have ended. Memory is foreseen for
+    each run by itself: on a GPU, take as many at once as fit.
     """
     calls = list(calls)
     gang, threads = Gang(len(calls)), torch.get_num_threads()
@@ -44,7 +45,7 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     def make(i: int) -> None:
         with gang.turn:
             torch.set_num_threads(threads)  # of this thread
-            run = Run(gang)
+            run, gang.since = Run(gang), _instant()
             _current.set(run)
             try:
                 results[i] = calls[i]()
@@ -83,7 +84,6 @@ class Run:
 
     def __init__(self, gang: Gang) -> None:
         self.gang, self.cpu, self.wall = gang, 0.0, 0.0
-        gang.since = _instant()
 
     def charge(self, since: tuple[float, float], until: tuple[float, float], share: float = 1.0) -> None:
         self.cpu += share * (until[0] - since[0])
@@ -191,41 +191,32 @@ class SharedObjective(Objective):
             return None
         return self.run.gang.ask(self.run, (kind, self._key), lambda all: _evaluate(kind, all), (self, *arguments))
 
+    def _counted(self, work: str, kind: str, *arguments: Tensor) -> Any:
+        """The same, counted as this kind of work, or what `Objective` gives."""
+        found = self._ask(kind, *arguments)
+        if found is None:
+            return getattr(super(), kind)(*arguments)
+        setattr(self.work, work, getattr(self.work, work) + 1)
+        return found[0] if len(found) == 1 else found
+
     def value(self, theta: Tensor) -> float:
-        if (found := self._ask("value", theta)) is None:
-            return super().value(theta)
-        self.work.residuals += 1
-        return float(found[0])
+        return float(self._counted("residuals", "value", theta))
 
     def residuals(self, theta: Tensor) -> Tensor:
-        if (found := self._ask("residuals", theta)) is None:
-            return super().residuals(theta)
-        self.work.residuals += 1
-        return found[0]
+        return self._counted("residuals", "residuals", theta)
 
     def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        if (found := self._ask("gradient", theta)) is None:
-            return super().gradient(theta)
-        self.work.gradients += 1
-        return float(found[0]), found[1]
+        f, g = self._counted("gradients", "gradient", theta)
+        return float(f), g
 
     def pullback(self, theta: Tensor, u: Tensor) -> Tensor:
-        if (found := self._ask("pullback", theta, u)) is None:
-            return super().pullback(theta, u)
-        self.work.gradients += 1
-        return found[0]
+        return self._counted("gradients", "pullback", theta, u)
 
     def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        if (found := self._ask("jacobian", theta)) is None:
-            return super().jacobian(theta)
-        self.work.jacobians += 1
-        return found[0], found[1]
+        return self._counted("jacobians", "jacobian", theta)
 
     def normal(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if (found := self._ask("normal", theta)) is None:
-            return super().normal(theta)
-        self.work.jacobians += 1
-        return found[0], found[1], found[2]
+        return self._counted("jacobians", "normal", theta)
 
 
 def _evaluate(kind: str, asked: list[tuple]) -> list[tuple[Tensor, ...] | None]:

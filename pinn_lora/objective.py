@@ -48,7 +48,8 @@ class Objective:
     points: by term name ("residual", then the conditions' names) a tuple of tensors (N, d), two for a periodic condition.
     weights: w_k by the same names, 1 where not named. engine: "jets", "functional", or None for jets where the network has
     them. max_memory: GiB that a step's matrices and the points that go through the network together may take; what is free
-    where not given. ValueError for a name that is no term, and a max_memory that is not positive.
+    where not given. `running`: the engine chosen; `chunks`: its chunks of points, each with the weight of its r^2 in f.
+    ValueError for a name that is no term, and a max_memory that is not positive.
     """
 
     problem: Problem
@@ -60,8 +61,8 @@ class Objective:
     compile: bool = False
     work: Work = field(default_factory=Work)
     max_memory: float | None = None
-    _engine: Any = field(init=False, repr=False)
-    _chunks: list[tuple[Any, float]] = field(init=False, repr=False)
+    running: Any = field(init=False, repr=False)
+    chunks: list[tuple[Any, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = [name for name, _, _ in self.problem.terms()]
@@ -85,8 +86,8 @@ class Objective:
             engine = JetEngine(self.problem, cast(Network, self.network), self.blocks, compile=self.compile)
         else:
             engine = FunctionalEngine(self.problem, self.network, self.blocks)
-        object.__setattr__(self, "_engine", engine)
-        object.__setattr__(self, "_chunks", list(self._prepare(engine)))
+        object.__setattr__(self, "running", engine)
+        object.__setattr__(self, "chunks", list(self._prepare(engine)))
 
     def _prepare(self, engine):
         like = next(iter(self.network.state_dict().values()))
@@ -119,16 +120,6 @@ class Objective:
             most //= 2
         return most
 
-    @property
-    def running(self) -> JetEngine | FunctionalEngine:
-        """The engine chosen."""
-        return self._engine
-
-    @property
-    def chunks(self) -> list[tuple[Any, float]]:
-        """The engine's chunks of points, each with the weight of its r^2 in f."""
-        return self._chunks
-
     def with_points(self, points: Points) -> Objective:
         """The same loss at other points, counting its work in the same place."""
         return replace(self, points=points)
@@ -146,20 +137,20 @@ class Objective:
     @cached_property
     def rows(self) -> int:
         """The number of residuals N: every component of every term at all of its points."""
-        bound, components = self._engine.bind(self.blocks.read(self.network)), {}
-        for chunk, _ in self._chunks:
+        bound, components = self.running.bind(self.blocks.read(self.network)), {}
+        for chunk, _ in self.chunks:
             name = chunk.term.name
             if name not in components:
-                components[name] = len(self._engine.residuals(bound, chunk))
+                components[name] = len(self.running.residuals(bound, chunk))
         return sum(count * len(self.points[name][0]) for name, count in components.items())
 
     def term_norms(self, theta: Tensor) -> dict[str, float]:
         """Root mean square of every term's residual at the points."""
         self.work.residuals += 1
-        bound, totals, counts = self._engine.bind(theta), {}, {}
-        for chunk, _ in self._chunks:
+        bound, totals, counts = self.running.bind(theta), {}, {}
+        for chunk, _ in self.chunks:
             name = chunk.term.name
-            for r in self._engine.residuals(bound, chunk):
+            for r in self.running.residuals(bound, chunk):
                 totals[name] = totals.get(name, 0.0) + float(r.double().square().sum())
                 counts[name] = counts.get(name, 0) + len(r)
         return {name: math.sqrt(total / counts[name]) for name, total in totals.items()}
@@ -167,35 +158,35 @@ class Objective:
     def value(self, theta: Tensor) -> float:
         """f(theta)."""
         self.work.residuals += 1
-        bound = self._engine.bind(theta)
+        bound = self.running.bind(theta)
         parts = [
             scale * r.double().square().sum()
-            for chunk, scale in self._chunks
-            for r in self._engine.residuals(bound, chunk)
+            for chunk, scale in self.chunks
+            for r in self.running.residuals(bound, chunk)
         ]
         return float(torch.stack(parts).sum())
 
     def residuals(self, theta: Tensor) -> Tensor:
         """R (N,)."""
         self.work.residuals += 1
-        bound = self._engine.bind(theta)
+        bound = self.running.bind(theta)
         return torch.cat(
-            [math.sqrt(scale) * r for chunk, scale in self._chunks for r in self._engine.residuals(bound, chunk)]
+            [math.sqrt(scale) * r for chunk, scale in self.chunks for r in self.running.residuals(bound, chunk)]
         )
 
     def pointwise(self, theta: Tensor) -> Tensor:
         """Sum over components of |r| at each interior point, in their order: what residual-adaptive sampling asks for."""
         self.work.residuals += 1
-        bound = self._engine.bind(theta)
-        inside = [chunk for chunk, _ in self._chunks if chunk.term.name == "residual"]
-        parts = [torch.stack(self._engine.residuals(bound, chunk)) for chunk in inside]
+        bound = self.running.bind(theta)
+        inside = [chunk for chunk, _ in self.chunks if chunk.term.name == "residual"]
+        parts = [torch.stack(self.running.residuals(bound, chunk)) for chunk in inside]
         return torch.cat([r.abs().sum(0) for r in parts])
 
     def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         """f(theta) and g (P,)."""
         self.work.gradients += 1
-        bound, g = self._engine.bind(theta), torch.zeros_like(theta)
-        parts = [self._engine.gradient(bound, chunk, scale, g) for chunk, scale in self._chunks]
+        bound, g = self.running.bind(theta), torch.zeros_like(theta)
+        parts = [self.running.gradient(bound, chunk, scale, g) for chunk, scale in self.chunks]
         return float(torch.stack(parts).sum()), g
 
     def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,17 +221,17 @@ class Objective:
     def pullback(self, theta: Tensor, u: Tensor) -> Tensor:
         """J^T u (P,) in float64 for u (N,), at the cost of a gradient."""
         self.work.gradients += 1
-        bound, found, at = self._engine.bind(theta), torch.zeros_like(theta), 0
-        for chunk, weight in self._chunks:
-            at += self._engine.pullback(bound, chunk, math.sqrt(weight) * u[at:], found)
+        bound, found, at = self.running.bind(theta), torch.zeros_like(theta), 0
+        for chunk, weight in self.chunks:
+            at += self.running.pullback(bound, chunk, math.sqrt(weight) * u[at:], found)
         return found.double()
 
     def linearize(self, theta: Tensor, *, room: float) -> Linearization:
         """R and the products with J at theta, without J; what they need is kept where it fits into `room` GiB."""
         self.work.jacobians += 1
-        engine, bound = self._engine, self._engine.bind(theta)
-        makes = [lambda chunk=chunk: engine.products(bound, chunk) for chunk, _ in self._chunks]
-        return Linearization(makes, [weight for _, weight in self._chunks], self.size, room=room)
+        engine, bound = self.running, self.running.bind(theta)
+        makes = [lambda chunk=chunk: engine.products(bound, chunk) for chunk, _ in self.chunks]
+        return Linearization(makes, [weight for _, weight in self.chunks], self.size, room=room)
 
     def sketch(self, theta: Tensor, directions: Tensor) -> Tensor:
         """2 J^T J Omega (P, l) in float64 for directions Omega (P, l), accumulated over chunks."""
@@ -252,9 +243,9 @@ class Objective:
 
     def _jacobian_parts(self, theta: Tensor):
         """Of each component of each chunk r (n,), dr/dtheta (n, P) and the weight of r^2 in f; all in float64."""
-        bound = self._engine.bind(theta)
-        for chunk, weight in self._chunks:
-            for r, J in zip(*self._engine.jacobian(bound, chunk), strict=True):
+        bound = self.running.bind(theta)
+        for chunk, weight in self.chunks:
+            for r, J in zip(*self.running.jacobian(bound, chunk), strict=True):
                 yield r.double(), J.double(), weight
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -36,19 +36,23 @@ class Term:
 
 @dataclass(frozen=True)
 class PlacedTerm:
-    """A term at its points (N, d), with their coordinates and the coordinates' jets, one entry a point set."""
+    """A term at its points (N, d), with the coordinates' jets, one entry a point set."""
 
     problem: Problem
     term: Term
     points: tuple[Tensor, ...]
-    coordinates: tuple[Coordinates, ...]
     jets: tuple[list[Jet], ...]
 
     @classmethod
     def at(cls, problem: Problem, term: Term, points: Sequence[Tensor]) -> PlacedTerm:
-        names, d = problem.domain.names, problem.domain.dimension
-        jets = tuple([Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points)
-        return cls(problem, term, tuple(points), tuple(Coordinates(p.unbind(1), names) for p in points), jets)
+        d = problem.domain.dimension
+        return cls(
+            problem, term, tuple(points), tuple([Jet.coordinate(p, i, term.indices) for i in range(d)] for p in points)
+        )
+
+    @cached_property
+    def coordinates(self) -> list[Coordinates]:
+        return [Coordinates(p.unbind(1), self.problem.domain.names) for p in self.points]
 
     @property
     def count(self) -> int:

@@ -1,6 +1,7 @@
 """Batches of objectives: what each of them gives by itself, for every kind of term and of what is trained."""
 
 import math
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -112,6 +113,26 @@ def test_what_has_another_shape_has_another_key():
         objective(problem, mlp(problem, factorised=True), n=9),
     ]
     assert all(batch_key(other) is None for other in alone)
+
+
+@dataclass(frozen=True)
+class HiddenField(pl.Problem):
+    """A coefficient that equality does not see."""
+
+    speed: float = field(default=1.0, compare=False)
+    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
+
+    def residual(self, p, u):
+        return u.t + self.speed * u.x
+
+    def conditions(self):
+        return []
+
+
+def test_problems_that_equality_does_not_tell_apart_are_not_batched():
+    problem = HiddenField(3.0)
+    assert problem == HiddenField(1.0)
+    assert batch_key(objective(problem, mlp(problem), n=9)) is None
 
 
 def test_a_loss_that_is_not_finite_is_its_own_members():

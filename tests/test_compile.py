@@ -160,7 +160,7 @@ def test_a_residual_that_cannot_be_traced_stays_as_it_is_and_says_so_once(kind):
         UserWarning, match="Stubborn's term residual is not compiled, its numbers stay the same"
     ) as caught:
         found = compiled.gradient(theta)
-    assert len(caught) == 1 and len(compiled._chunks) == 2
+    assert len(caught) == 1 and len(compiled.chunks) == 2
     f, g = plain.gradient(theta)
     assert found[0] == pytest.approx(f, rel=TOLERANCE)
     close(found[1], g)
@@ -198,7 +198,7 @@ def test_problems_that_equality_does_not_tell_apart_keep_their_loss_plain():
         plain, compiled = pair_of(problem, network, 64)
         theta = somewhere(plain.blocks, network)
         close(compiled.gradient(theta)[1], plain.gradient(theta)[1])
-        assert compiled._chunks[0][0].squares is None
+        assert compiled.chunks[0][0].squares is None
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,8 @@ def test_a_problem_without_a_hash_keeps_its_loss_plain():
     problem = Unhashable()
     network = network_of(problem, lora=False)
     plain, compiled = pair_of(problem, network, 64)
-    (chunk, _) = compiled._chunks[0]
-    assert chunk.squares is None and chunk.passes is not plain._chunks[0][0].passes
+    (chunk, _) = compiled.chunks[0]
+    assert chunk.squares is None and chunk.passes is not plain.chunks[0][0].passes
     theta = somewhere(plain.blocks, network)
     close(compiled.gradient(theta)[1], plain.gradient(theta)[1])
 

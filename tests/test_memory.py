@@ -49,7 +49,7 @@ def test_little_memory_means_small_chunks_and_the_same_numbers():
     plain = factors(3000)
     tight = dataclasses.replace(plain, max_memory=0.01)
     theta = plain.blocks.read(plain.network)
-    assert len(tight._chunks) >= 4 * len(plain._chunks)
+    assert len(tight.chunks) >= 4 * len(plain.chunks)
     for found, expected in zip(tight.gauss_newton(theta)[1:], plain.gauss_newton(theta)[1:], strict=True):
         assert (found - expected).norm() < 1e-12 * expected.norm()
 

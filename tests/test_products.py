@@ -41,11 +41,11 @@ def test_products_are_those_of_the_jacobian(problem, kind, engine):
 def test_what_does_not_fit_is_made_again_with_the_same_numbers(engine):
     found, theta, _, J, u, v = case("periodic" if engine == "jets" else "data", "biases_output", engine)
     whole = found.linearize(theta, room=1.0)
-    bound = found._engine.bind(theta)
-    bytes_of_all = sum(found._engine.products(bound, chunk).nbytes for chunk, _ in found._chunks)
+    bound = found.running.bind(theta)
+    bytes_of_all = sum(found.running.products(bound, chunk).nbytes for chunk, _ in found.chunks)
     some = found.linearize(theta, room=0.999 * bytes_of_all / 2**30)
     none = found.linearize(theta, room=0.0)
-    assert none.kept == 0 < some.kept < whole.kept == len(found._chunks)
+    assert none.kept == 0 < some.kept < whole.kept == len(found.chunks)
     for tangent in (some, none):
         assert torch.equal(tangent.forward(v), whole.forward(v))
         assert torch.equal(tangent.adjoint(u), whole.adjoint(u))
