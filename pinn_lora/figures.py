@@ -1,18 +1,9 @@
-"""What a report is made of (runs, cells, variants, cases) and its figures.
-
-A *variant* is a method with a start, in one case. A *cell* is a variant at one step size, with all its seeds. The
-*tuned* cell of a variant has the lowest median held-out loss among the cells with the most seeds (a study may scan
-step sizes with one seed and run the others at the best). The reference error never chooses anything.
-"""
+"""The figures of a report, drawn from its cells."""
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +13,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
-Row = dict[str, Any]
+from pinn_lora.cells import Case, Cell, Row, Run, Variant, arrays, median, short
+
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -37,179 +27,10 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#000000", "#5
 MARKERS = "os^Dv*PX<>"
 LINES = {"zero_b": "-", "balanced": (0, (5, 1.5)), "pretrained": (0, (1, 1.2))}
 OTHER_LINES = ("-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)))
-MASS_OF_LIFT = {"balanced": "balanced", "chain_rule": "identity"}
 THICK = {"linewidth": 1.8, "markersize": 5, "markevery": 0.13, "where": "post"}
 THIN = {"linewidth": 0.6, "alpha": 0.45, "marker": "", "where": "post"}
 CROSS = {"marker": "x", "markersize": 9, "markeredgewidth": 2}
 FLOOR = 1e-18
-
-
-class ReportError(ValueError):
-    """A results folder that cannot be reported: one sentence that names what is wrong."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One finished run: `record` is all of run.json, the other fields are entries of it. Its history is read lazily."""
-
-    folder: Path
-    record: Row
-    case: str
-    method: str
-    start: str
-    trains: str
-    metric: str | None
-    lift: str | None
-    integrator: str | None
-    optimizer: str | None
-    implicit: bool
-    adaptive: bool
-    mass: str | None
-    step_size: float | None
-    seed: int
-    status: str
-    message: str | None
-    relative_l2: float | None
-    held_out_loss: float | None
-
-    @property
-    def failed(self) -> bool:
-        return self.status in ("DIVERGED", "REFUSED")
-
-    @property
-    def error(self) -> float:
-        """Final relative L2: infinite when the run failed, nan when it was not measured."""
-        return math.inf if self.failed else number(self.relative_l2)
-
-    @property
-    def loss(self) -> float:
-        """Final held-out loss: infinite when the run failed or the loss is not a number."""
-        loss = number(self.held_out_loss)
-        return math.inf if self.failed or math.isnan(loss) else loss
-
-    @property
-    def mass_name(self) -> str | None:
-        return MASS_OF_LIFT.get(self.lift) if self.lift else self.mass if self.trains == "factors" else "identity"
-
-    @cached_property
-    def history(self) -> dict[str, Array]:
-        """The columns of history.csv: none if there is no such file; an empty field is nan."""
-        path, words = self.folder / "history.csv", {"": math.nan, "True": 1.0, "False": 0.0}
-        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
-        names, body = (rows[0], rows[1:]) if rows else ([], [])
-        try:
-            table = [[words[field] if field in words else float(field) for field in row] for row in body if row]
-            columns = np.array(table, dtype=float).reshape(len(table), len(names)).T
-        except ValueError as error:
-            raise ReportError(f"'{path}' is not a table with one number a column: {error}.") from None
-        return dict(zip(names, columns, strict=True))
-
-    def curve(self, axis: str, column: str = "relative_l2") -> tuple[Array, Array]:
-        """`column` against `axis` (step, work or seconds), without gaps; relative L2 ends with what run.json says."""
-        x, y = self.history.get(axis, np.empty(0)), self.history.get(column, np.empty(0))
-        if column == "relative_l2":
-            ends = [value for value in (*x[-1:], number(self.record.get(axis))) if not math.isnan(value)]
-            end = max(ends, default=0.0 if self.failed else math.nan)
-            x, y = np.append(x, end), np.append(y, self.error)
-        known = ~np.isnan(x) & ~np.isnan(y)
-        return x[known], y[known]
-
-    def at(self, axis: str, budget: ArrayLike, column: str = "relative_l2") -> Array:
-        """The last recorded value at or before each budget: nan before the first record, carried on after the last."""
-        x, y = self.curve(axis, column)
-        return np.append(math.nan, y)[np.searchsorted(x, budget, side="right")]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One member of a family to adapt to: what study.json says of it, and the fields on its grid."""
-
-    id: str
-    title: str
-    about: Row
-    zero_shot: float
-    path: Path
-
-    @cached_property
-    def grid(self) -> dict[str, NDArray[Any]]:
-        return arrays(self.path)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A variant at one step size, with all its seeds. A diverged seed counts as infinite."""
-
-    step_size: float
-    runs: tuple[Run, ...]
-    zero_shot: float
-
-    @property
-    def errors(self) -> list[float]:
-        return [run.error for run in self.runs]
-
-    @property
-    def held_out(self) -> float:
-        return median(run.loss for run in self.runs)
-
-    @property
-    def diverged(self) -> int:
-        return sum(run.status == "DIVERGED" for run in self.runs)
-
-    @property
-    def works(self) -> bool:
-        return all(error < self.zero_shot / 4 for error in self.errors)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A method with a start, in one case. `cells` runs over its step sizes; it is empty when every run was refused."""
-
-    case: Case
-    runs: tuple[Run, ...]
-    cells: tuple[Cell, ...]
-
-    @property
-    def label(self) -> str:
-        return f"{self.runs[0].method}, {self.runs[0].start}"
-
-    @cached_property
-    def tuned(self) -> Cell | None:
-        most = max((len(cell.runs) for cell in self.cells), default=0)
-        full = [cell for cell in self.cells if len(cell.runs) == most]
-        return min(full, key=lambda cell: (cell.held_out, cell.diverged, cell.step_size), default=None)
-
-    @property
-    def held_out(self) -> float:
-        return self.tuned.held_out if self.tuned else math.inf
-
-    @property
-    def error(self) -> float:
-        return median(self.tuned.errors) if self.tuned else math.nan
-
-
-def median(values: Iterable[float]) -> float:
-    """Infinite values count as such; one missing value makes the median missing."""
-    values = list(values)
-    return float(np.median(values)) if values else math.nan
-
-
-def number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def arrays(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        return {}
-    with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def short(value: float) -> str:
-    """1.5e-4; a dash for what is missing."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "diverged"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
 
 
 def power_of_ten(step: float) -> str:
@@ -318,7 +139,7 @@ def step_map(variants: Sequence[Variant], *, title: str, zero_shot: float) -> Fi
     low = float(np.min(shown.compressed(), initial=zero_shot if zero_shot > 0 else 1.0))
     high = float(np.max(shown.compressed(), initial=low))
     norm = LogNorm(max(low, FLOOR), max(np.fmin(high, 10 * zero_shot), 2 * low, 2 * FLOOR))
-    size = max(4.9 + 0.64 * len(steps), 8.6), 1.8 + 0.46 * len(variants)  # at least as wide as the legend
+    size = max(4.9 + 0.64 * len(steps), 9.8), 1.8 + 0.46 * len(variants)  # at least as wide as the legend
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot(title=f"{title}; zero-shot {short(zero_shot)}", xlabel="step size (adaptive: the first)")
     edges = np.arange(len(steps) + 1) - 0.5, np.arange(len(variants) + 1) - 0.5
@@ -333,11 +154,20 @@ def step_map(variants: Sequence[Variant], *, title: str, zero_shot: float) -> Fi
     axes.set_yticks(range(len(variants)), names)
     axes.set_ylim(len(variants) - 0.5, -0.5)
     figure.colorbar(mesh, label="median relative L2", extend="max")
-    works = Patch(facecolor="none", edgecolor=COLOURS[0], linewidth=2.4, label="works: every seed below zero-shot / 4")
+    works = Patch(
+        facecolor="none", edgecolor=COLOURS[0], linewidth=2.4, label="works: all its runs below zero-shot / 4"
+    )
     hatched = Patch(facecolor="0.93", edgecolor="0.55", hatch="//", label="div k/n: k of n seeds diverged")
-    star = Line2D([], [], linestyle="none", marker="$★$", color="black", label="tuned step size")
+    star = Line2D([], [], linestyle="none", marker="$★$", color="black", label=f"tuned step size{_seeds(variants)}")
     figure.legend(handles=[works, hatched, star], loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def _seeds(variants: Sequence[Variant]) -> str:
+    """How many seeds the tuned cells and the others have, where these differ."""
+    tuned = max((len(variant.tuned.runs) for variant in variants if variant.tuned), default=0)
+    others = [len(cell.runs) for variant in variants for cell in variant.cells if cell is not variant.tuned]
+    return f" ({tuned} seeds; other cells {min(others)})" if others and min(others) < tuned else ""
 
 
 def _cell(axes: Axes, cell: Cell, column: int, row: int, norm: LogNorm, *, mark: str) -> None:

@@ -1,7 +1,7 @@
 """Turn a results folder into CSV tables, figures and one self-contained HTML page.
 
 Only files are read: nothing here trains, and nothing here needs torch. What a run, a cell and a variant are is said in
-`figures`; here they are read, compared and written down.
+`cells`; here they are read, compared and written down.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pinn_lora import figures
-from pinn_lora.figures import Case, Cell, ReportError, Run, Variant, median, number, short
+from pinn_lora.cells import Case, Cell, ReportError, Run, Variant, median, number, short
 
 __all__ = ["ReportError", "report"]
 
@@ -330,7 +330,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 def embed(figure: Figure, path: Path, *, limit: int) -> str:
     """Write `path` (PNG); return a data URI of the figure: SVG within `limit` bytes, else a smaller PNG."""
     with style.context(["default", figures.STYLE]):
-        path.write_bytes(_png(figure, dpi=144, colours=192))
+        path.write_bytes(_png(figure, dpi=144, colours=256))
         figure.set_layout_engine("none")  # it is laid out by now: a layout takes as long as the drawing
         figure.savefig(vector := io.BytesIO(), format="svg", metadata={"Date": None})
         kind, small = "svg+xml", vector.getvalue()

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from pinn_lora.cells import ReportError
 from pinn_lora.families.report import family_report, is_family, member_rows, seed_rows, verdict
-from pinn_lora.figures import ReportError
 
 
 def row(seed, nu, error, *, status="COMPLETED", seconds=4.0, zero_shot=0.1):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pinn_lora import figures
-from pinn_lora.figures import Case, Cell, Run, Variant
+from pinn_lora.cells import Case, Cell, Run, Variant
 
 
 def make_run(method: str, *, start: str = "zero_b", seed: int = 0, folder: Path = Path("nowhere"), **changes) -> Run:
@@ -77,11 +77,25 @@ def test_without_data_there_is_no_figure(case):
 
 
 def test_a_map_of_one_step_size_has_room_for_its_legend(case):
-    figure = figures.step_map((make_variant(case, make_run("a")),), title="A case", zero_shot=0.2)
+    check_legend(make_variant(case, make_run("a")), star="tuned step size")
+
+
+def test_a_map_says_where_only_one_seed_was_run(case):
+    tuned = [make_run("a", seed=seed) for seed in range(3)]
+    check_legend(
+        make_variant(case, *tuned, make_run("a", step_size=0.1)), star="tuned step size (3 seeds; other cells 1)"
+    )
+    check_legend(make_variant(case, *tuned), star="tuned step size")
+
+
+def check_legend(variant: Variant, *, star: str) -> None:
+    figure = figures.step_map((variant,), title="A case", zero_shot=0.2)
     assert figure is not None
     figure.draw_without_rendering()
-    assert figure.bbox.contains(*figure.legends[0].get_window_extent().min)
-    assert figure.bbox.contains(*figure.legends[0].get_window_extent().max)
+    (legend,) = figure.legends
+    assert legend.get_texts()[-1].get_text() == star
+    assert figure.bbox.contains(*legend.get_window_extent().min)
+    assert figure.bbox.contains(*legend.get_window_extent().max)
 
 
 def test_the_field_of_the_median_seed_is_shown(case, tmp_path):
@@ -96,13 +110,6 @@ def test_the_field_of_the_median_seed_is_shown(case, tmp_path):
     (tmp_path / "2" / "field.npz").unlink()
     chosen = figures._typical(make_variant(case, *runs), case.grid["reference"].shape)
     assert chosen is not None and chosen.seed == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(1.5e-4, "1.5e-4"), (2.0, "2.0e0"), (float("nan"), "–"), (float("inf"), "diverged")]
-)
-def test_short_numbers(value, text):
-    assert figures.short(value) == text
 
 
 def test_powers_of_ten():

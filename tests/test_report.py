@@ -337,7 +337,7 @@ def test_a_bad_folder_is_refused_in_one_sentence(tmp_path):
     assert not (folder / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["report", "figures"])
+@pytest.mark.parametrize("name", ["report", "figures", "cells"])
 def test_only_reading_and_drawing_is_imported(name):
     roots, own = set(), set()
     for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
@@ -346,7 +346,7 @@ def test_only_reading_and_drawing_is_imported(name):
             found = [f"{node.module}.{alias.name}" for alias in node.names]
         roots |= {full.split(".")[0] for full in found}
         own |= {full.split(".")[1] for full in found if full.startswith("pinn_lora.")}
-    assert own <= {"report", "figures"}
+    assert own <= {"report", "figures", "cells"}
     assert roots - set(sys.stdlib_module_names) <= {"numpy", "matplotlib", "PIL", "jinja2", "pinn_lora"}
 
 

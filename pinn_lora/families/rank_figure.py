@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pinn_lora.cells import median, number
 from pinn_lora.families.figures import MEASURES, ZERO_SHOT
 from pinn_lora.families.rank_report import ranks_of
 from pinn_lora.families.rows import WORKS, Row, error_in, place_of
-from pinn_lora.figures import MARKERS, median, number
+from pinn_lora.figures import MARKERS
 
 GAP, MOST_NAMES = 0.032, 26  # between the names of members, in widths of a panel; with more they would not fit
 ASIDE = 0.025  # between members at the same distance, in widths of the range of distances

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pinn_lora.cells import median, number, short
 from pinn_lora.families.figures import MEASURES
 from pinn_lora.families.rows import WORKS, Row, error_in, place_of, told
-from pinn_lora.figures import median, number, short
 
 
 def ranks_of(rows: Sequence[Row]) -> list[int]:

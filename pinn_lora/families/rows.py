@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pinn_lora.figures import number
+from pinn_lora.cells import number
 
 WORKS = 0.25  # an adapter that ends above this share of the zero-shot error did not carry over
 
