@@ -31,7 +31,7 @@ def plot_family(rows: Sequence[Row], names: Sequence[str], *, base: Row, scratch
     if len(names) not in (1, 2):
         told = ", ".join(names) or "none"
         raise ValueError(f"plot draws families in which one or two coefficients vary; here: {told}")
-    figure = Figure(figsize=(7.2, 4.4) if len(names) == 1 else (10.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 5.0) if len(names) == 1 else (10.4, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     if len(names) == 1:
         _curve(figure.subplots(), rows, names[0], measure, base, scratch)
@@ -80,7 +80,7 @@ def _curve(axes: Axes, rows: Sequence[Row], name: str, measure: str, base: Row, 
     axes.set_xlabel(name)
     axes.set_ylabel(label)
     axes.grid(alpha=0.25, which="both")
-    axes.legend()
+    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)  # inside it would cover points
 
 
 def _failed(row: Row, measure: str) -> bool:
