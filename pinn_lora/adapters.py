@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pinn_lora.domain import Domain
+from pinn_lora.folders import in_use, plain_path
 from pinn_lora.lora import LoRALinear, freeze, merge
 from pinn_lora.networks import Network
 from pinn_lora.problem import Problem
@@ -92,8 +93,8 @@ def _find_class(described: dict[str, Any], message: str) -> Any:
 
 def _new_folder(folder: str | Path, notes: dict[str, Any]) -> Path:
     json_text(notes)  # what cannot be written raises before anything is
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    folder = plain_path(folder)
+    if in_use(folder):
         raise FileExistsError(f"{folder} exists and is not empty; nothing was written: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

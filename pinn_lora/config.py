@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,10 +22,12 @@ from pinn_lora.places import ProblemError
 from pinn_lora.presets import PRESETS, Preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_in_file
+from pinn_lora.scalars import SEEDS
 
 Model = TypeVar("Model", bound=BaseModel)
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of what names a folder
-NUMBER = re.compile(r"^\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([*/])\s*pi\s*$")
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+NUMBER = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([*/])\s*pi\s*$")
 
 
 class ConfigError(ValueError):
@@ -129,7 +131,7 @@ class StudyConfig(Strict):
     title: str
     description: str = ""
     comparison: bool = True
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     jobs: int = Field(1, ge=1)
     threads: int = Field(1, ge=1)
     points: int = Field(3000, ge=1)
@@ -261,9 +263,9 @@ def load_problem(name: str, coefficients: dict[str, Any], *, folder: str | Path 
         except ValueError as error:
             raise ConfigError(str(error)) from None
         kind = getattr(fields[key].annotation, "__name__", fields[key].annotation)
-        if kind in ("float", "int") and not isinstance(value, (int, float)):
+        if kind in ("float", "int") and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise ConfigError(f'{name}: {key} is {value!r}; give a number, or one like "0.01/pi"')
     try:
         return cls(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{name}: {error}") from None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from PIL import Image
 
 from pinn_lora.cells import Case, Cell, Row, Run, Variant, arrays, median, short
 
@@ -228,3 +232,25 @@ def _typical(variant: Variant, shape: tuple[int, ...]) -> Run | None:
     runs = sorted(variant.tuned.runs, key=lambda run: run.loss)
     stored = [run for run in runs if arrays(run.folder / "field.npz").get("prediction", np.empty(0)).shape == shape]
     return stored[(len(stored) - 1) // 2] if stored else None
+
+
+def embed(figure: Figure, path: Path, *, limit: int) -> str:
+    """Write `path` (PNG); return a data URI of the figure: SVG within `limit` bytes, else a smaller PNG."""
+    with style.context(["default", STYLE]):
+        path.write_bytes(_png(figure, dpi=144, colours=256))
+        figure.set_layout_engine("none")  # it is laid out by now: a layout takes as long as the drawing
+        figure.savefig(vector := io.BytesIO(), format="svg", metadata={"Date": None})
+        kind, small = "svg+xml", vector.getvalue()
+        if len(small) > limit:
+            kind, small = "png", _png(figure, dpi=92, colours=128)
+    return f"data:image/{kind};base64,{base64.b64encode(small).decode()}"
+
+
+def _png(figure: Figure, *, dpi: int, colours: int) -> bytes:
+    """A PNG with a palette: a third of the size of one in full colour."""
+    pixels, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(pixels, format="png", dpi=dpi)
+    with Image.open(pixels) as image:
+        palette = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette.save(small, format="png", optimize=True)
+    return small.getvalue()

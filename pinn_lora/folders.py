@@ -8,6 +8,16 @@ import tempfile
 from pathlib import Path
 
 
+def plain_path(folder: str | Path) -> Path:
+    """The path without `..`: below a folder that is not there yet, "new/../old" looks empty until mkdir makes it "old"."""
+    return Path(os.path.normpath(folder))
+
+
+def in_use(folder: Path) -> bool:
+    """Whether something stands there that must not be written over: a file, or a folder with anything in it."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file, or leaves what was there."""
     temporary = path.with_suffix(path.suffix + ".partial")

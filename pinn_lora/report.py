@@ -6,9 +6,7 @@ Only files are read: nothing here trains, and nothing here needs torch. What a r
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import itertools
 import json
 import math
@@ -20,9 +18,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib import style
-from matplotlib.figure import Figure
-from PIL import Image
 
 from pinn_lora import figures
 from pinn_lora.cells import Case, Cell, ReportError, Run, Variant, median, number, short
@@ -59,7 +54,7 @@ def load(folder: Path) -> Results:
     if not folder.is_dir():
         raise ReportError(f"'{folder}' is not a folder: {INSIDE}.")
     study = _json(folder / "study.json")
-    if study is None or not study.get("cases"):
+    if not isinstance(study, dict) or not study.get("cases"):
         raise ReportError(f"'{folder}' has no study.json that lists cases: {INSIDE}.")
     entries = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
     found = [(path, _json(path / "run.json")) for path in entries]
@@ -291,13 +286,14 @@ def verdict(results: Results) -> list[str]:
         ranked = [[v for v in group if math.isfinite(getattr(v, key))] for group in results.variants]
         best = Counter(min(group, key=lambda v: getattr(v, key)).label for group in ranked if group)
         wins = ", ".join(f"{label} (in {count} of {len(ranked)})" for label, count in best.most_common())
-        said.append(f"The lowest {words} at tuned step sizes, case by case: {wins or 'none, every variant diverged'}.")
+        said.append(f"The lowest {words} at tuned step sizes, case by case: {wins or 'none, no variant ended'}.")
     for trains in ("factors", "all weights"):
         rows = [row for group in results.variants for row in contests(group) if row["trains"] == trains]
         said += _contest_words(trains, rows) if rows else []
     below = [v.error < v.case.zero_shot for group in results.variants for v in group if v.tuned]
     share = f"{below.count(False)} of {len(below)} tuned variants end no better than the base used unchanged."
-    said.append(share if False in below else "Every tuned variant ends more accurate than the base used unchanged.")
+    every = "Every tuned variant ends more accurate than the base used unchanged." if below else "No variant was run."
+    said.append(share if False in below else every)
     runs = Counter(run.status for group in results.variants for variant in group for run in variant.runs)
     return [*said, f"Of {runs.total()} finished runs {runs['DIVERGED']} diverged and {runs['REFUSED']} were refused."]
 
@@ -327,28 +323,6 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
             writer.writerow({key: "" if value is None or value != value else value for key, value in row.items()})
 
 
-def embed(figure: Figure, path: Path, *, limit: int) -> str:
-    """Write `path` (PNG); return a data URI of the figure: SVG within `limit` bytes, else a smaller PNG."""
-    with style.context(["default", figures.STYLE]):
-        path.write_bytes(_png(figure, dpi=144, colours=256))
-        figure.set_layout_engine("none")  # it is laid out by now: a layout takes as long as the drawing
-        figure.savefig(vector := io.BytesIO(), format="svg", metadata={"Date": None})
-        kind, small = "svg+xml", vector.getvalue()
-        if len(small) > limit:
-            kind, small = "png", _png(figure, dpi=92, colours=128)
-    return f"data:image/{kind};base64,{base64.b64encode(small).decode()}"
-
-
-def _png(figure: Figure, *, dpi: int, colours: int) -> bytes:
-    """A PNG with a palette: a third of the size of one in full colour."""
-    pixels, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=dpi)
-    with Image.open(pixels) as image:
-        palette = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    palette.save(small, format="png", optimize=True)
-    return small.getvalue()
-
-
 def report(folder: Path) -> Path:
     """Write report.html, its tables as CSV and its figures as PNG into a results folder; return the page's path."""
     results = load(Path(folder))
@@ -370,7 +344,9 @@ def report(folder: Path) -> Path:
         for name, rows in parts.items():
             tables[name] = tables.get(name, []) + rows
         drawn = figures.draw(case, variants, look)
-        images = {name: embed(fig, pictures / f"{case.id}-{name}.png", limit=limit) for name, fig in drawn.items()}
+        images = {
+            name: figures.embed(fig, pictures / f"{case.id}-{name}.png", limit=limit) for name, fig in drawn.items()
+        }
         runs = [run for variant in variants for run in variant.runs]
         best = min(variants, key=lambda v: math.inf if math.isnan(v.error) else v.error, default=None)
         sections.append({"case": case, "rungs": rungs, "images": images, "runs": runs, "best": best, **parts})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +26,9 @@ from pinn_lora.adapters import read_notes
 from pinn_lora.config import ConfigError, StudyConfig, check_config
 from pinn_lora.domain import Domain
 from pinn_lora.flow import Method
-from pinn_lora.folders import clear_partial, write_atomically
+from pinn_lora.folders import clear_partial, in_use, write_atomically
 from pinn_lora.plan import Case, Job
+from pinn_lora.problem import Problem
 from pinn_lora.solution import Record, Solution
 
 GRID = 101  # points a coordinate of the saved fields
@@ -42,19 +43,32 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str,
     """Makes the folder, or checks that it holds this very study, of problems whose `files` have these hashes."""
     path = folder / "study.json"
     if path.is_file():
-        held = json.loads(path.read_text())
+        held = read_held(path, keys=("config", "started"))
         if not _same_config(held["config"], config):
             raise ConfigError(f"{folder} holds a study of another config; nothing was changed: choose another --out")
         check_files(folder, held, files)
         for part in ("runs", "bases"):
             clear_partial(folder / part)
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if in_use(folder):
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
     (folder / "cases").mkdir(parents=True, exist_ok=True)
     (folder / "runs").mkdir(exist_ok=True)
     (folder / "config.toml").write_text(source, encoding="utf-8")
     write_study(folder, config, [], command=command, files=files)
+
+
+def read_held(path: Path, *, keys: Sequence[str]) -> dict[str, Any]:
+    """What a folder's JSON file says; ConfigError for one that was cut short or is another's."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        held = None
+    if not isinstance(held, dict) or not all(key in held for key in keys):
+        raise ConfigError(
+            f"{path} is damaged or not a study's: it must hold {' and '.join(keys)}; nothing was changed: choose another --out"
+        )
+    return held
 
 
 def check_files(folder: Path, held: Mapping[str, Any], files: Mapping[str, str]) -> None:
@@ -66,6 +80,16 @@ def check_files(folder: Path, held: Mapping[str, Any], files: Mapping[str, str])
                 f"{name} was edited since {folder} was begun with it; nothing was changed: choose another --out, or put the "
                 "file back as it was"
             )
+
+
+def check_references(problems: Iterable[Problem]) -> None:
+    """ConfigError where a reference cannot be computed: said before hours of training rather than after."""
+    for problem in problems:
+        try:
+            if problem.has_reference:
+                problem.reference_values(problem.domain.sample(8, seed=0))
+        except Exception as error:
+            raise ConfigError(f"the reference of {problem!r} cannot be computed: {error}; nothing was made") from error
 
 
 def _same_config(held: dict[str, Any], config: StudyConfig) -> bool:

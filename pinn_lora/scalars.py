@@ -32,6 +32,17 @@ def reals(**given: Any) -> list[Any]:
     return found
 
 
+SEEDS = 2**62  # generators take 63 bits, and runs add to the seed
+
+
+def checked_seed(seed: Any) -> int:
+    """A seed as int. ValueError for what is none."""
+    number = integers(seed=seed)[0]
+    if number is None or not 0 <= number < SEEDS:
+        raise ValueError(f"seed is {seed!r}; give a whole number from 0 to 2^62 - 1")
+    return number
+
+
 def integer_ranks(rank: Any) -> Any:
     """A rank, or one by layer name, as int; None stays None. ValueError as for `integers`."""
     if isinstance(rank, Mapping):

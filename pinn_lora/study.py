@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from pinn_lora.config import ConfigError, StudyConfig
-from pinn_lora.folders import whole
+from pinn_lora.folders import plain_path, whole
 from pinn_lora.memory import peak_memory_mib, reset_peak_memory
 from pinn_lora.plan import Case, Job, count_tuned, plan_cases, plan_jobs, tuned_jobs, weights_of
 from pinn_lora.problem_file import problem_hashes
 from pinn_lora.results import (
+    check_references,
     describe_case,
     describe_run,
     has_base,
@@ -43,10 +44,11 @@ def run_study(
 ) -> Path:
     """Runs what is missing of a study into `folder`; the paths of its problems are taken from the folder `origin`. ConfigError
     for a folder that holds something else."""
-    folder = Path(folder)
+    folder = plain_path(folder)
     cases = plan_cases(config, origin=origin)
     jobs = plan_jobs(config, cases)
     files = problem_hashes([case.problem for case in config.case], origin)
+    check_references(problem for case in cases for problem in (case.base, case.target))
     open_folder(folder, config, command=command, source=source, files=files)
     planned = len(jobs) + count_tuned(config, jobs)
     begun: list[Case] = []

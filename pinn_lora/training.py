@@ -23,7 +23,7 @@ from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
-from pinn_lora.scalars import integer_ranks, integers, reals, term_weights
+from pinn_lora.scalars import checked_seed, integer_ranks, integers, reals, term_weights
 from pinn_lora.solution import Solution, Status
 
 PROBE = 512  # points of the batch that a start by the gradient sees
@@ -67,7 +67,8 @@ def pretrain(
     Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
     a loss that is not finite at the start.
     """
-    points, width, depth, seed = integers(points=points, width=width, depth=depth, seed=seed)
+    points, width, depth = integers(points=points, width=width, depth=depth)
+    seed = checked_seed(seed)
     automatic = resample_every == "auto"
     max_steps, spacing = integers(max_steps=max_steps, resample_every=None if automatic else resample_every)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
@@ -192,7 +193,8 @@ def finetune(
     is left as it is. Raises ValueError for names that do not exist, a rank above a layer's size, a start that does not fit and
     a loss that is not finite at the start, MemoryError for an implicit step that does not fit.
     """
-    points, max_steps, seed = integers(points=points, max_steps=max_steps, seed=seed)
+    points, max_steps = integers(points=points, max_steps=max_steps)
+    seed = checked_seed(seed)
     resample_every, rank = integers(resample_every=resample_every)[0], integer_ranks(rank)
     scale, step_size, max_seconds = reals(scale=scale, step_size=step_size, max_seconds=max_seconds)
     weights, [max_memory] = term_weights(weights), reals(max_memory=max_memory)

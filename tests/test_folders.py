@@ -2,7 +2,7 @@
 
 import pytest
 
-from pinn_lora.folders import clear_partial, whole, write_atomically
+from pinn_lora.folders import clear_partial, in_use, plain_path, whole, write_atomically
 
 
 def test_a_folder_appears_with_everything_in_it(tmp_path):
@@ -31,3 +31,11 @@ def test_a_file_is_replaced(tmp_path):
     for text in ("one", "two"):
         write_atomically(tmp_path / "a.json", text)
         assert [path.read_text() for path in tmp_path.iterdir()] == [text]
+
+
+def test_a_full_folder_is_seen_through_one_that_is_not_there(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("a")
+    hidden = tmp_path / "gone" / ".." / "full"
+    assert not in_use(hidden) and in_use(plain_path(hidden))
+    assert not in_use(tmp_path / "gone") and in_use(tmp_path / "full" / "a.txt")

@@ -279,6 +279,14 @@ def test_the_verdict_names_the_losses(tmp_path):
     assert f"the implicit methods lost at equal work in Title of {CASE}." in said
 
 
+def test_the_verdict_of_a_study_whose_runs_were_all_refused(tmp_path):
+    folder = write_study(tmp_path / "results")
+    write_run(folder, "lora-adam", 1e-2, 0, status="REFUSED")
+    said = module.verdict(module.load(folder))
+    assert "No variant was run." in said and "Of 1 finished runs 0 diverged and 1 were refused." in said
+    assert not [words for words in said if "more accurate" in words or "every variant diverged" in words]
+
+
 def test_the_page(made_up):
     page = (made_up / "report.html").read_text(encoding="utf-8")
     loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]{5})|url\(|@import|<script|<link""", page)
@@ -321,6 +329,9 @@ def test_a_bad_folder_is_refused_in_one_sentence(tmp_path):
     holds = "a results folder holds study.json"
     with pytest.raises(ReportError, match=f"^'{tmp_path / 'none'}' is not a folder: {holds}.*[.]$"):
         report(tmp_path / "none")
+    with pytest.raises(ReportError, match=f"^'{tmp_path}' has no study.json that lists cases: {holds}"):
+        report(tmp_path)
+    (tmp_path / "study.json").write_text("[]")
     with pytest.raises(ReportError, match=f"^'{tmp_path}' has no study.json that lists cases: {holds}"):
         report(tmp_path)
     folder = write_study(tmp_path / "results")

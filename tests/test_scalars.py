@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pinn_lora.scalars import integer_ranks, integers, json_text, reals, term_weights
+from pinn_lora.scalars import checked_seed, integer_ranks, integers, json_text, reals, term_weights
 
 
 @pytest.mark.parametrize("given", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)], ids=repr)
@@ -43,6 +43,13 @@ def test_what_is_no_number_is_named(given):
             term_weights({"residual": 1, "initial": wrong})
         with pytest.raises(ValueError, match=r"^the rank of layers.1 is .*; give a whole number$"):
             integer_ranks({"layers.1": wrong})
+
+
+def test_seeds():
+    assert checked_seed(np.int64(7)) == 7 and checked_seed(2**62 - 1) == 2**62 - 1
+    for wrong in (-1, 2**62, 0.5, None, "1"):
+        with pytest.raises(ValueError, match=r"^seed is .*; give a whole number from 0"):
+            checked_seed(wrong)
 
 
 def test_ranks_and_weights_by_name():

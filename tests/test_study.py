@@ -156,6 +156,27 @@ def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tm
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}'])
+def test_a_damaged_study_is_refused_and_left_as_it_is(tmp_path, text):
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"study.json is damaged or not a study's: it must hold config and started"):
+        run(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("study.json", text)]
+
+
+def test_a_study_is_not_reached_through_a_folder_that_is_not_there(finished):
+    before = (finished / "study.json").read_text()
+    with pytest.raises(ConfigError, match="holds a study of another config"):
+        run(finished.parent / "gone" / ".." / finished.name, TINY.replace("seeds = [0, 1]", "seeds = [5]"))
+    assert (finished / "study.json").read_text() == before and not (finished.parent / "gone").exists()
+
+
+def test_a_reference_that_cannot_be_computed_is_said_before_anything_is_made(tmp_path):
+    with pytest.raises(ConfigError, match=r"the reference of Burgers.* cannot be computed: .*; nothing was made$"):
+        run(tmp_path / "tiny", TINY.replace('"0.5/pi"', "1e-6"))
+    assert not (tmp_path / "tiny").exists()
+
+
 def test_run_that_cannot_be_made_is_recorded_and_the_study_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("pinn_lora.memory.available_mib", lambda device: 0.01)
     text = TINY.replace('name = "odelora-implicit"\nmax_steps = 8', 'name = "lora-adam"\nmax_steps = 3')

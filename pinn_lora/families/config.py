@@ -16,6 +16,7 @@ from pinn_lora.config import (
     NAME,
     ConfigError,
     PretrainConfig,
+    Seed,
     Strict,
     check_model,
     coefficient,
@@ -80,7 +81,7 @@ class FamilyConfig(Strict):
     weights: dict[str, float] = Field(default_factory=dict)
     pretrain: PretrainConfig = PretrainConfig()  # of the bases, and of the members that are trained from scratch
     from_scratch: int = Field(0, ge=0)  # how many members are also trained from scratch, to compare with
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     # each member also straight from the base at each of `ranks`; `rank_members` alone, each what differs from the base
     ranks: list[Annotated[int, Field(ge=1)]] | None = Field(None, min_length=1)
     rank_members: list[dict[str, Any]] | None = Field(None, min_length=1)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pinn_lora.adapters import describe_problem, fingerprint
 from pinn_lora.families.neighbours import Distance, coefficient_distance, member_at, spanning_tree, varying
 from pinn_lora.flow import Method
-from pinn_lora.folders import clear_partial, whole, write_atomically
+from pinn_lora.folders import clear_partial, in_use, plain_path, whole, write_atomically
 from pinn_lora.initializers import Initializer
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import layer_points
@@ -127,10 +127,10 @@ class Family:
 
     def save(self, folder: str | Path) -> Path:
         """Writes family.json and one adapter folder a member, never over a full folder."""
-        folder = Path(folder)
+        folder = plain_path(folder)
         points = [member.settings["points"] for member in self.members]
         record = _record(self.base, [m.problem for m in self.members], list(self.parents), points, {})
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if in_use(folder):
             raise FileExistsError(f"{folder} exists and is not empty; nothing was written: choose another folder")
         with whole(folder) as place:
             for entry, member in zip(record["members"], self.members, strict=True):
@@ -225,8 +225,9 @@ def solve_family(
     done: dict[int, Solution] = {}
     record = None
     if folder is not None:
+        folder = plain_path(folder)
         record = _record(base, members, parents, counts, {**options, **fresh})
-        done = _open(Path(folder), record, base, members)
+        done = _open(folder, record, base, members)
 
     def arguments(i: int) -> tuple:
         parent = _sound(parents[i], parents, done)
@@ -349,8 +350,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _open(folder: Path, record: dict[str, Any], base: Solution, members: Sequence[Problem]) -> dict[int, Solution]:
     """Makes the folder, or reads the members that it has of this very family."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        (folder / MEMBERS).mkdir(parents=True)
+    if not in_use(folder):
+        (folder / MEMBERS).mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECORD, json_text(record, indent=1))
         return {}
     if _read_record(folder) != record:

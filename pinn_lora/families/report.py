@@ -14,7 +14,8 @@ from pinn_lora.families.figures import MEASURES, plot_family
 from pinn_lora.families.rank_figure import plot_ranks
 from pinn_lora.families.rank_report import rank_table, rank_verdict, ranks_of
 from pinn_lora.families.rows import WORKS, Row, error_in, place_of, told
-from pinn_lora.report import embed, write_csv
+from pinn_lora.figures import embed
+from pinn_lora.report import write_csv
 
 RECORD = "family_study.json"
 

@@ -23,12 +23,12 @@ from pinn_lora.families.config import FamilyConfig, check_family
 from pinn_lora.families.family import Family, check_members, error_of, solve_family
 from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
-from pinn_lora.folders import clear_partial, whole, write_atomically
+from pinn_lora.folders import clear_partial, in_use, plain_path, whole, write_atomically
 from pinn_lora.lora import adapt
 from pinn_lora.plan import check_pretraining, check_weights, rehearse
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
-from pinn_lora.results import check_files, now
+from pinn_lora.results import check_files, check_references, now, read_held
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import network_for, pretrain
 from pinn_lora.workers import each, torch_threads
@@ -48,9 +48,10 @@ def run_family(
     """Makes what is missing of a family into `folder`: for every seed a base, its adapters, `from_scratch` members trained
     from scratch, and members adapted straight from the base at each of `ranks`. ConfigError for what cannot be solved and
     for a folder that holds something else."""
-    folder = Path(folder)
+    folder = plain_path(folder)
     base, members, runs = _plan(config, folder, origin)
     files = problem_hashes([config.problem], origin)
+    check_references([base, *members])
     started = _open(folder, config, source, files)
     told = {"command": command, "started": started, "problem_files": files}
     bases = [(config, base, folder / f"seed-{seed}" / "base", seed) for seed in config.seeds]
@@ -97,7 +98,7 @@ def _open(folder: Path, config: FamilyConfig, source: str, files: dict[str, str]
     """Makes the folder, or checks that it holds this very family; when it was begun."""
     held = folder / RECORD
     if held.is_file():
-        record = json.loads(held.read_text())
+        record = read_held(held, keys=("config", "started"))
         if check_family(record["config"], where=RECORD) != config:
             raise ConfigError(f"{folder} holds a family of another config; nothing was changed: choose another --out")
         check_files(folder, record, files)
@@ -106,7 +107,7 @@ def _open(folder: Path, config: FamilyConfig, source: str, files: dict[str, str]
             clear_partial(place / "scratch")
             clear_partial(place / "ranks")
         return record["started"]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if in_use(folder):
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(source, encoding="utf-8")
