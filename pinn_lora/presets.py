@@ -177,7 +177,7 @@ PRESETS: dict[str, Preset] = {
     "od-lora": _whole(
         "OD-LoRA: through orthonormal bases of the factors' subspaces",
         ODLoRA(),
-        initializer="balanced",
+        initializer="od_lora",
         **{**FLOW, "source": "OD-LoRA 2025 (OpenReview Icte1N6WQK)", "reconstructed": True},
     ),
     # quasi-Newton

@@ -34,7 +34,8 @@ def three_steps(method, network, step_size: float) -> None:
 def test_every_method_steps_where_theta_is(name):
     preset, network = PRESETS[name], mlp(SOFT)
     if preset.trains == "factors":
-        network = pl.adapt(network, rank=2 * preset.method.rank_factor, initializer="balanced")
+        start = preset.initializer if preset.method.rank_factor > 1 else "balanced"
+        network = pl.adapt(network, rank=2 * preset.method.rank_factor, initializer=start)
     three_steps(preset.method, network, preset.step_size)
 
 

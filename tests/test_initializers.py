@@ -43,13 +43,14 @@ def weight(m: int, n: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", STARTS)
 def test_shapes_up_to_the_full_rank(name, shape):
-    for rank in range(1, largest_rank(name, shape) + 1):
+    factor = catalog.find(initializers, Initializer, name).rank_factor
+    for rank in range(factor, largest_rank(name, shape) + 1, factor):
         B, A = start(name, weight(*shape), rank)
         assert (B.shape, A.shape) == ((shape[0], rank), (rank, shape[1]))
         assert B.dtype == A.dtype == torch.float64
         assert B.isfinite().all()
         assert A.isfinite().all()
-        assert max(torch.linalg.matrix_rank(factor) for factor in (A, B)) == rank  # it can learn along r directions
+        assert max(torch.linalg.matrix_rank(part) for part in (A, B)) == rank / factor  # it learns along r directions
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -95,6 +96,32 @@ def test_balanced_by_default_has_the_norm_of_kaimings_start():
 def test_balanced_refuses_a_size_that_is_none(size):
     with pytest.raises(ValueError, match=f"balanced: size is {size}; it must be a positive number"):
         start("balanced", weight(3, 3), 1, size=size)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_od_lora_is_balanced_beside_its_bases(shape):
+    """B' = [Q_B, c Q_B], A' = [c Q_A^T; Q_A^T]: the moving halves have balanced's Gram matrices, the others are their bases."""
+    rank, c = min(shape) // 2, 0.3
+    B, A = start("od_lora", weight(*shape), 2 * rank, size=c)
+    eye = torch.eye(rank, dtype=torch.float64)
+    for Q, moving in ((B[:, :rank], B[:, rank:]), (A[rank:].T, A[:rank].T)):
+        torch.testing.assert_close(Q.T @ Q, eye, rtol=0, atol=1e-14)
+        torch.testing.assert_close(moving.T @ moving, c**2 * eye, rtol=0, atol=1e-14)
+        torch.testing.assert_close(Q.T @ moving, c * eye, rtol=0, atol=1e-14)
+    with pytest.raises(
+        ValueError, match="the start od_lora sets halves beside each other, so its rank must be even; it is 3"
+    ):
+        start("od_lora", weight(4, 4), 3)
+
+
+@pytest.mark.parametrize("m", [3, 7])
+def test_zero_a_is_zero_bs_mirror(m):
+    """B uniform in +-1/sqrt(m): variance 1/(3 m), within 3 % for 40,000 numbers, and its bound is reached to 1 %."""
+    assert not start("zero_a", weight(m, 400), 2)[1].any()
+    large = torch.cat([start("zero_a", weight(m, 400), m, seed=s)[0] for s in range(40_000 // m**2)])
+    assert large.var().item() == pytest.approx(1 / (3 * m), rel=0.03)
+    assert large.abs().max().item() == pytest.approx(1 / math.sqrt(m), rel=0.01)
+    assert large.abs().max() <= 1 / math.sqrt(m)
 
 
 def test_orthogonal_is_zero_b_with_orthonormal_rows():
@@ -195,8 +222,8 @@ def test_a_start_without_its_probe_says_what_is_missing():
         pl.adapt(network, rank=2, initializer="lora_one")
 
 
-@pytest.mark.parametrize("name", ["orthogonal", "lora_ga", "lora_one", "lora_da"])
+@pytest.mark.parametrize("name", ["orthogonal", "od_lora", "lora_ga", "lora_one", "lora_da"])
 def test_options_that_are_no_positive_number_are_refused(name):
-    option = "size" if name == "orthogonal" else "gamma"
+    option = "gamma" if name.startswith("lora") else "size"
     with pytest.raises(ValueError, match=f"{name}: {option} is -1.0; it must be a positive number"):
         catalog.build(initializers, Initializer, {"name": name, option: -1.0})

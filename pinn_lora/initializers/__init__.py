@@ -38,9 +38,10 @@ class Site(NamedTuple):
 
 class Initializer(ABC):
     """A rule for the first factors of a layer. A start with B A != 0 is subtracted from the layer, so that the adapted
-    network begins as the base."""
+    network begins as the base. `rank_factor`: how many times the rank of what its factors span the adapter has."""
 
     needs_probe: ClassVar[bool] = False
+    rank_factor: ClassVar[int] = 1
 
     @abstractmethod
     def factors(self, site: Site) -> tuple[Tensor, Tensor]:

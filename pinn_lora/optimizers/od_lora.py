@@ -18,9 +18,11 @@ class ODLoRA(Optimizer):
     That is an adapter of rank 2r, B' = [Q_B, B] and A' = [A; Q_A^T], with half of each factor frozen: give it twice the rank.
     Its product step is s^2 (P_B G + G P_A), ScaledGD's without an inverse. In the first `warmup` steps, and in every `every`-th
     after them, the bases become those of the moving halves (B and A^T), by `basis` qr, signs aligned with the bases before,
-    or polar, (B (B^T B)^-1/2); that moves W. `beta` is momentum, which starts anew then. Refused from a start with a zero
-    factor. Source: OD-LoRA (2025, OpenReview Icte1N6WQK), from its abstract and the mechanism of SDS-LoRA (Oh et al. 2026),
-    reconstructed; the schedule is ours.
+    or polar, (B (B^T B)^-1/2). That moves W: near the start once more by what the steps since the last change moved outside of
+    the old bases, so rare changes are jumps. `beta` is momentum, which starts anew then. ValueError from a start whose frozen
+    halves are not these bases already, such as balanced and zero_b: the first change would replace them and leave W far from
+    the base. Source: OD-LoRA (2025, OpenReview Icte1N6WQK), from its abstract and the mechanism of SDS-LoRA (Oh et al. 2026),
+    reconstructed; the schedule and the start are ours.
     """
 
     needs_factors = True
@@ -28,7 +30,7 @@ class ODLoRA(Optimizer):
 
     basis: str = "qr"
     warmup: int = 10
-    every: int = 100
+    every: int = 10
     beta: float = 0.0
     decay: bool = False
 
@@ -43,24 +45,32 @@ class ODLoRA(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("od_lora", blocks)
+        run = ODLoRARun(self, step_size, max_steps)
         for block in blocks.pairs:
             B, A = block.split(theta[block.slice])
             if len(A) % 2:
                 raise ValueError(f"od_lora freezes half of each factor, so its rank must be even; it is {len(A)}")
-            if not (B.any() and A.any()):
+            if not (B.isfinite().all() and A.isfinite().all() and run.holds_its_bases(B, A)):
                 raise ValueError(
-                    "od_lora needs a start with two factors that are not zero, such as balanced; not zero_b"
+                    "od_lora begins with frozen halves that are the bases of the moving ones, else its first step would lose "
+                    "the pretrained network; take the start od_lora"
                 )
-        return ODLoRARun(self, step_size, max_steps)
+        return run
 
 
 class ODLoRARun(Descent):
-    """The bases are halves of theta itself, made orthonormal in the first step."""
+    """The bases are halves of theta itself."""
 
     def __init__(self, settings: ODLoRA, step_size: float, max_steps: int) -> None:
         super().__init__(step_size, max_steps, settings.decay)
         self.settings = settings
         self.momentum: Tensor | None = None
+
+    def holds_its_bases(self, B: Tensor, A: Tensor) -> bool:
+        """Whether the frozen halves are the bases of the moving ones, to half of the digits: QR costs a few."""
+        r, tolerance = len(A) // 2, torch.finfo(B.dtype).eps ** 0.5
+        halves = (B[:, r:], B[:, :r]), (A[:r].T, A[r:].T)
+        return all(bool((self._basis(moving, Q) - Q).norm() <= tolerance) and moving.any() for moving, Q in halves)
 
     def direction(self, objective, theta):
         return objective.gradient(theta)
