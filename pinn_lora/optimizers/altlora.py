@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from pinn_lora.flow import Flows
+from pinn_lora.lifts import Pair, relative_damping
 from pinn_lora.lifts.block_diagonal import BlockDiagonal
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
 
+SMALL = 1e-6  # of AltLoRA+'s denominator, as published
+
 
 @dataclass(frozen=True)
 class AltLoRA(Optimizer):
-    """Even steps move A, odd ones B, by momentum M of the factor's own nearest step g~:
+    """Even steps move A, odd ones B, by momentum M of the factor's own nearest step g~, aligned with the other's basis. For A
 
-        g~_A = s^-2 (S + lam I)^-1 g_A,  M_A <- beta (S + lam I)^-1 B^T B_old M_A + (1 - beta) g~_A,  A <- A - h M_A,
+        g~ = s^-2 (S + lam I)^-1 g_A,  M' = beta (S + lam I)^-1 B^T B_old M + (1 - beta) g~,  A <- A - h M' / (1 - beta^t),
 
-    and B alike with K and A. B_old is B when M_A was last renewed. lam = eps tr(S + K) / (2 r). beta2 above 0 divides M by the
-    root of a moving average of g~ squared, element by element (AltLoRA+). Dense tensors follow -g at every step. One gradient
-    a step; with cosine decay. Source: Yu et al., AltLoRA, 2025, algorithms 1 and 2.
+    for B alike with K and A, and M <- M'. t counts this factor's steps, B_old is B in the one before, and
+    lam = eps tr(S + K) / (2 r) in both places. beta2 above 0 is AltLoRA+: V <- beta2 V + (1 - beta2) g~^2,
+    element by element, without bias correction, A <- A - h M' / (1 - beta^t) / (V^1/2 + 1e-6), and what stays is the momentum
+    without its alignment, M <- beta M + (1 - beta) g~. Dense tensors follow -g at every step. One gradient a step; with
+    cosine decay. Source: Yu et al., AltLoRA, 2025, from its published code (altlora, altlora_plus), whose damping is 1e-3 I
+    and whose weight decay is not here.
     """
 
     needs_factors = True
@@ -41,14 +49,23 @@ class AltLoRA(Optimizer):
         return AltLoRARun(self, step_size, max_steps)
 
 
+class Memory(NamedTuple):
+    """Of a factor: momentum, second moment, the other factor in its last step, and how many steps it has made."""
+
+    M: Tensor
+    V: Tensor
+    basis: Tensor
+    steps: int
+
+
 class AltLoRARun(Descent):
-    """Of every factor: its momentum, its second moment, and the other factor when they were renewed."""
+    """A memory of every factor, from its first step on."""
 
     def __init__(self, settings: AltLoRA, step_size: float, max_steps: int) -> None:
         super().__init__(step_size, max_steps, settings.decay)
         self.settings = settings
         self.flows = Flows(BlockDiagonal(settings.eps), Identity())
-        self.memory: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self.memory: dict[tuple[str, str], Memory] = {}
 
     def direction(self, objective, theta):
         return self.flows.at(objective, theta).velocity(theta)
@@ -57,21 +74,22 @@ class AltLoRARun(Descent):
         new, side = theta + self.h * direction, "A" if self.taken % 2 == 0 else "B"
         for block in objective.blocks.pairs:
             (B, A), (dB, dA) = block.split(theta[block.slice]), block.split(direction[block.slice])
+            shift = relative_damping(Pair(B, A, block.scale), self.settings.eps) * A.new_ones(len(A)).diag()
             if side == "A":
-                A = A - self.h * self._momentum(block.name, side, B, -dA)
+                A = A - self.h * self._momentum((block.name, side), B, shift, -dA)
             else:  # the same for the transposed product A^T B^T
-                B = B - self.h * self._momentum(block.name, side, A.T, -dB.T).T
+                B = B - self.h * self._momentum((block.name, side), A.T, shift, -dB.T).T
             new[block.slice] = torch.cat([B.reshape(-1), A.reshape(-1)])
         return new
 
-    def _momentum(self, name: str, side: str, basis, gradient):
-        """The direction of a factor (r, n) whose other factor is `basis` (m, r), from its nearest step `gradient`."""
+    def _momentum(self, key: tuple[str, str], basis: Tensor, shift: Tensor, near: Tensor) -> Tensor:
+        """The direction of a factor (r, n) whose other factor is `basis` (m, r), from its nearest step `near`."""
         beta, beta2 = self.settings.beta, self.settings.beta2
-        M, V, old = self.memory.get((name, side), (torch.zeros_like(gradient), torch.zeros_like(gradient), basis))
-        S = basis.T @ basis
-        lam = self.settings.eps * S.trace() / len(S)
-        shift = S.new_ones(len(S)).diag() * lam.clamp_min(1e-300)
-        M = beta * torch.linalg.solve(S + shift, basis.T @ old @ M) + (1.0 - beta) * gradient
-        V = beta2 * V + (1.0 - beta2) * gradient.square()
-        self.memory[name, side] = M, V, basis
-        return M / (V.sqrt() + 1e-8) if beta2 > 0 else M
+        nothing = torch.zeros_like(near)
+        M, V, old, steps = self.memory.get(key, Memory(nothing, nothing, basis, 0))
+        aligned = torch.linalg.solve(basis.T @ basis + shift, basis.T @ old @ M)
+        moved = (beta * aligned + (1.0 - beta) * near) / (1.0 - beta ** (steps + 1))
+        V = beta2 * V + (1.0 - beta2) * near.square()
+        kept = M if beta2 > 0 else aligned
+        self.memory[key] = Memory(beta * kept + (1.0 - beta) * near, V, basis, steps + 1)
+        return moved / (V.sqrt() + SMALL) if beta2 > 0 else moved
