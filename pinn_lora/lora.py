@@ -98,14 +98,16 @@ def adapt(
     train_biases: bool = False,
     train_output: bool = False,
     probes: Mapping[str, Probe] | None = None,
+    rank_factor: int = 1,
     seed: int = 0,
 ) -> nn.Module:
     """A copy of `network` whose target layers carry rank-r factors and whose other weights are frozen.
 
     `rank`: one for all target layers, or by layer name, and layers that are not named carry none.
     `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. `probes`: by layer name, for
-    a start that needs the loss's gradient, see `objective.probe`. Raises ValueError for a rank below 1 or above a target
-    layer's smaller side, for a scale that is not positive, and for a start without the probe that it needs.
+    a start that needs the loss's gradient, see `objective.probe`. `rank_factor`: the factors have so many times the rank, for
+    a method that freezes a part of them. Raises ValueError for a rank below 1 or above what a target layer's smaller side
+    takes, for a scale that is not positive, and for a start without the probe that it needs.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"the adapter's scale is {scale}; it must be a positive number")
@@ -122,10 +124,7 @@ def adapt(
     output = linear[-1] if train_output and linear[-1] not in chosen else None
     for name, module in list(adapted.named_modules()):
         if name in chosen and isinstance(module, nn.Linear):
-            m, n = module.out_features, module.in_features
-            r, limit = ranks[name], min(m, n)
-            if not 1 <= r <= limit:
-                raise ValueError(f"rank {r} does not fit the {m} x {n} layer {name!r}; choose 1 to {limit}")
+            r = _fitting(ranks[name], module, name, rank_factor)
             weight = module.weight.detach().double().cpu()
             B, A = start.factors(Site(weight, r, scale, generator, (probes or {}).get(name)))
             layer = LoRALinear(module, B, A, scale=scale, train_bias=train_biases)
@@ -135,6 +134,17 @@ def adapt(
         else:
             freeze(module, keep=("bias",) if train_biases and isinstance(module, nn.Linear) else ())
     return adapted
+
+
+def _fitting(rank: int, layer: nn.Linear, name: str, factor: int) -> int:
+    """`factor` times the rank; ValueError where the layer does not take it."""
+    m, n = layer.out_features, layer.in_features
+    most = min(m, n) // factor
+    if not 1 <= rank <= most:
+        why = f", as this method's factors have {factor} times the rank" if factor > 1 else ""
+        choice = f"choose 1 to {most}" if most else "no rank does; choose another method or other targets"
+        raise ValueError(f"rank {rank} does not fit the {m} x {n} layer {name!r}{why}; {choice}")
+    return rank * factor
 
 
 def _unfactorised(network: nn.Module) -> nn.Module:

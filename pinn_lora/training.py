@@ -250,13 +250,14 @@ def _adapted(
         probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=targets, weights=weights)
     network = adapt(
         plain,
-        rank=_times(rank, preset.method.rank_factor),
+        rank=rank,
         targets=targets,
         initializer=start,
         scale=1.0 if scale is None else scale,
         train_biases=train_biases,
         train_output=train_output,
         probes=probes,
+        rank_factor=preset.method.rank_factor,
         seed=seed,
     )
     return network, {"rank": rank if isinstance(rank, int) else dict(rank), "initializer": str(chosen)}
@@ -290,10 +291,6 @@ def _copied(
     rank = next(iter(ranks.values())) if len(set(ranks.values())) == 1 else ranks
     made = {"rank": rank, "initializer": start.settings.get("initializer"), "start": repr(start.problem)}
     return copy.deepcopy(start.network), made
-
-
-def _times(rank: int | Mapping[str, int], factor: int) -> int | dict[str, int]:
-    return rank * factor if isinstance(rank, int) else {name: r * factor for name, r in rank.items()}
 
 
 def preset_of(method: str | Preset | Method | Optimizer) -> Preset:

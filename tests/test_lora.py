@@ -156,6 +156,15 @@ def test_the_smaller_side_limits_the_rank():
         pl.adapt(base(), rank=3, targets="all")
 
 
+def test_a_rank_that_is_multiplied_is_refused_in_the_users_own_terms():
+    assert pl.adapt(base(), rank=4, rank_factor=2).layers[1].rank == 8
+    said = "as this method's factors have 2 times the rank"
+    with pytest.raises(ValueError, match=rf"^rank 5 does not fit the 8 x 8 layer 'layers.1', {said}; choose 1 to 4$"):
+        pl.adapt(base(), rank=5, rank_factor=2)
+    with pytest.raises(ValueError, match=rf"^rank 1 .* 8 x 2 layer .*{said.replace('2', '3')}; no rank does; choose"):
+        pl.adapt(base(), rank=1, rank_factor=3, targets="all")
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_that_is_none_is_refused(scale):
     with pytest.raises(ValueError, match=f"scale is {scale}; it must be a positive number"):

@@ -194,6 +194,7 @@ def test_a_method_of_ones_own(small_base, target):
         ({"method": "odelora-implict"}, "did you mean 'odelora-implicit'"),
         ({"method": 3}, "give a preset's name"),
         ({"rank": 11}, "rank 11 does not fit the 10 x 10 layer 'layers.1'; choose 1 to 10"),
+        ({"rank": 6, "method": "od-lora"}, "rank 6 does not fit the 10 x 10 layer .* 2 times the rank; choose 1 to 5"),
         ({"initializer": "zerob"}, "did you mean 'zero_b'"),
         ({"targets": "hiden"}, "choices: hidden, all"),
         ({"step_size": -1.0}, "step size is -1.0; it must be a positive number"),
