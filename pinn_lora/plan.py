@@ -6,18 +6,24 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from pinn_lora import initializers
+from pinn_lora.catalog import build
 from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConfig, StudyConfig, load_problem
-from pinn_lora.lora import Blocks, adapt
+from pinn_lora.initializers import Initializer, Probe
+from pinn_lora.lora import Blocks, adapt, merge, target_layers
 from pinn_lora.networks import Network
 from pinn_lora.objective import Objective
 from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
+from pinn_lora.presets import Preset
 from pinn_lora.problem import Problem
 from pinn_lora.training import network_for, pretraining_phases
 
@@ -67,8 +73,8 @@ def _slug(problem: Problem) -> str:
 
 
 def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
-    """The cases with problems and network checked; the paths of problems are taken from the folder `origin`. ConfigError for
-    coefficients, ranks and devices that do not fit, ProblemError for problems that cannot be run."""
+    """The cases with problems, network and methods checked; the paths of problems are taken from the folder `origin`.
+    ConfigError for coefficients, ranks, starts and devices that do not fit, ProblemError for problems that cannot be run."""
     found = []
     try:
         torch.zeros(1, device=config.device)
@@ -79,7 +85,7 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
         shape = f"{case.depth}x{case.width}"
         try:
-            _check_case(case, base, target, dtype=config.dtype)
+            _check_case(case, base, target, methods_of(config, number), dtype=config.dtype)
         except (ConfigError, ProblemError):
             raise
         except ValueError as error:
@@ -93,14 +99,57 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
     return found
 
 
-def _check_case(case: CaseConfig, base: Problem, target: Problem, *, dtype: str) -> None:
+def methods_of(config: StudyConfig, number: int) -> list[MethodConfig]:
+    """The methods that the case of this number, from 1, is adapted by."""
+    return [method for method in config.method if method.cases is None or number in method.cases]
+
+
+def starts_of(method: MethodConfig) -> list[str | None]:
+    """Where the method starts: the named starts, else its default one; None where all weights are trained."""
+    preset = method.preset()
+    return list(method.starts or [preset.initializer]) if preset.trains == "factors" else [None]
+
+
+def _check_case(
+    case: CaseConfig, base: Problem, target: Problem, methods: Sequence[MethodConfig], *, dtype: str
+) -> None:
     """ValueError for what cannot be trained as it is asked for."""
     check_weights(case.weights, base, target)
     check_pretraining(case.pretrain)
     network = network_for(base, case.network, width=case.width, depth=case.depth)
-    adapt(network, rank=case.rank)
+    for method in methods:
+        for start in starts_of(method):
+            try:
+                check_start(method.preset(), network, start=start, rank=case.rank)
+            except (ValueError, ImportError) as error:
+                told = f"{method.name} from {start}" if start else method.name
+                raise ValueError(f"{told}: {error}") from None
     for problem in (base, target):
         rehearse(problem, network.to(getattr(torch, dtype)), weights_of(case, problem))
+
+
+def check_start(preset: Preset, network: nn.Module, *, start: str | None, rank: int) -> None:
+    """Begins the method once on such a network from this start (None: its own) at this rank, and takes no step. ValueError
+    where that cannot be, ImportError where it needs a package that is not there."""
+    plain = merge(network)
+    if preset.trains == "factors":
+        initializer = build(initializers, Initializer, start or preset.initializer or "zero_b")
+        probes = _random_probes(plain) if initializer.needs_probe else None
+        plain = adapt(plain, rank=rank, rank_factor=preset.method.rank_factor, initializer=initializer, probes=probes)
+    blocks = Blocks(plain)
+    with suppress(MemoryError):  # whether it fits is known when it runs, on the machine and at the time
+        preset.method.start(blocks, blocks.read(plain), step_size=preset.step_size, max_steps=preset.max_steps)
+
+
+def _random_probes(network: nn.Module) -> dict[str, Probe]:
+    """In place of the loss's gradients: what a start by the gradient refuses, it refuses by the layers' shapes."""
+    generator, found = torch.Generator().manual_seed(0), {}
+    for name in target_layers(network, "hidden"):
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        draw = torch.randn(2, 2, *layer.weight.shape, generator=generator, dtype=torch.float64)
+        found[name] = Probe(draw[0, 0], draw[1])
+    return found
 
 
 def check_pretraining(pretrain: PretrainConfig) -> None:
@@ -136,14 +185,8 @@ def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:
     """Every run of the study; for a case without a full scan, the first seed's, by which the step size is tuned."""
     found = []
     for number, case in enumerate(cases, start=1):
-        for method in config.method:
-            if method.cases is not None and number not in method.cases:
-                continue
-            preset = method.preset()
-            starts: list[str | None] = [None]
-            if preset.trains == "factors":
-                starts = list(method.starts or [preset.initializer])
-            step_sizes = method.step_sizes or [preset.step_size]
+        for method in methods_of(config, number):
+            starts, step_sizes = starts_of(method), method.step_sizes or [method.preset().step_size]
             tuned = len(step_sizes) > 1 and not case.config.full_scan
             seeds = config.seeds[:1] if tuned else config.seeds
             found += [Job(case, method, start, h, seed) for start in starts for h in step_sizes for seed in seeds]

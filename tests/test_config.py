@@ -143,7 +143,7 @@ def test_decay_is_a_part():
         (
             "[[method]]",
             "rank = 99\n[[method]]",
-            "case 1: rank 99 does not fit the 24 x 24 layer 'layers.1'; choose 1 to 24",
+            "case 1: lora-adam from zero_b: rank 99 does not fit the 24 x 24 layer 'layers.1'; choose 1 to 24",
         ),
         ("[[method]]", 'network = "mpl"\n[[method]]', "case 1: there is no network 'mpl'; did you mean 'mlp'?"),
         (

@@ -126,6 +126,12 @@ def test_members_of_a_file_that_was_edited_are_not_mixed(tmp_path):
     [
         ("rank = 2", "rank = 9", "rank 9 does not fit the 8 x 8 layer"),
         ("rank = 2", 'rank = 2\nnetwork = "pirate"', "there is no network 'pirate'; did you mean 'pirate_net'?"),
+        (
+            "rank = 2",
+            'rank = 2\nmethod = "cayley"\ninitializer = "zero_b"',
+            "cayley rotates B and this start's is zero",
+        ),
+        ("rank = 2", 'rank = 2\ninitializer = "lora_ga"\nranks = [2, 5]', "lora_ga takes 2 r = 10 singular vectors"),
         ("rank = 2", "rank = 2\nranks = [2, 9]", "rank 9 does not fit the 8 x 8 layer"),
         ("rank = 2", 'rank = 2\nmethod = "full-lm"', "keeps one adapter a member, and full-lm trains all weights"),
         (

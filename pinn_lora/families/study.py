@@ -24,8 +24,8 @@ from pinn_lora.families.family import Family, check_members, error_of, solve_fam
 from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
 from pinn_lora.folders import clear_partial, in_use, plain_path, whole, write_atomically
-from pinn_lora.lora import adapt
-from pinn_lora.plan import check_pretraining, check_weights, rehearse
+from pinn_lora.plan import check_pretraining, check_start, check_weights, rehearse
+from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
 from pinn_lora.results import check_files, check_references, now, read_held
@@ -84,12 +84,13 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
     try:
         check_members(base, members, config.method)
         network = network_for(base, config.network, width=config.width, depth=config.depth)
-        adapt(network, rank=max([config.rank, *(config.ranks or [])]))
+        rank = max(config.rank, *(config.ranks or [config.rank]))
+        check_start(find_preset(config.method), network, start=config.initializer, rank=rank)
         runs = plan_ranks(config, base, members, folder, origin=origin)
         check_weights(config.weights, base)
         check_pretraining(config.pretrain)
         rehearse(base, network, config.weights)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise ConfigError(str(error)) from None
     return base, members, runs
 
