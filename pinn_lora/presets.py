@@ -7,6 +7,7 @@ from typing import Any
 
 from pinn_lora.catalog import choose
 from pinn_lora.flow import Method
+from pinn_lora.lifts.chain_rule import ChainRule
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.altlora import AltLoRA
@@ -31,6 +32,7 @@ class Preset:
     """A method with what it trains ("factors" or "all weights"), where the factors start, its defaults, and where it is from.
 
     `reconstructed`: not from a paper's full text or its published code, but from its abstract and what follows from it.
+    Raises ValueError for a lift (and so for a metric) or a ratio of factors where all weights are trained.
     """
 
     description: str
@@ -41,6 +43,15 @@ class Preset:
     max_steps: int = 80
     source: str = ""
     reconstructed: bool = False
+
+    def __post_init__(self) -> None:
+        plain = {"lift": ChainRule(), "ratio": 1.0}
+        for part, value in plain.items() if self.trains == "all weights" else ():
+            if (given := getattr(self.method, part, value)) != value:
+                raise ValueError(
+                    f"the {part} {given} is of factors and would do nothing where all weights are trained; leave it out, or "
+                    "train factors"
+                )
 
 
 FLOW = {"step_size": 1e-3, "max_steps": 5000}  # explicit, at a fixed step size

@@ -111,6 +111,30 @@ def test_decay_is_a_part():
 
 
 @pytest.mark.parametrize(
+    ("parts", "part"),
+    [
+        ('lift = "balanced"', r"lift Balanced\(.*\)"),
+        ('lift = "weighted"\nmetric = "adafactor"', r"lift Weighted\(.*\)"),
+        ('lift = { name = "chain_rule", ratio = 16.0 }', r"lift ChainRule\(ratio=16\.0\)"),
+        ('optimizer = { name = "adam", lift = "balanced" }', r"lift Balanced\(.*\)"),
+        ('optimizer = { name = "adam", ratio = 16.0 }', r"ratio 16\.0"),
+    ],
+)
+def test_what_acts_on_factors_alone_is_refused_where_all_weights_are_trained(parts, part):
+    text = MINIMAL.replace('name = "lora-adam"', f'name = "mine"\n{parts}')
+    assert check(text).method[0].preset().trains == "factors"
+    sentence = (
+        rf"^x\.toml: the {part} is of factors and would do nothing where all weights are trained; leave it out, or"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        check(text + 'trains = "all weights"\n')
+    if "optimizer" not in parts:
+        made = f"pretrain = {{ method = {{ {parts.replace(chr(10), ', ')} }} }}\n"
+        with pytest.raises(ConfigError, match=sentence.replace(r"x\.toml", "case 1")):
+            plan_cases(check(MINIMAL.replace("[[method]]", made + "[[method]]")))
+
+
+@pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
         (
