@@ -94,7 +94,7 @@ def test_balanced_by_default_has_the_norm_of_kaimings_start():
 
 @pytest.mark.parametrize("size", [0.0, -1.0, float("nan")])
 def test_balanced_refuses_a_size_that_is_none(size):
-    with pytest.raises(ValueError, match=f"balanced: size is {size}; it must be a positive number"):
+    with pytest.raises(ValueError, match=f"balanced: size is {size}; it must be above 0 and finite"):
         start("balanced", weight(3, 3), 1, size=size)
 
 
@@ -225,5 +225,5 @@ def test_a_start_without_its_probe_says_what_is_missing():
 @pytest.mark.parametrize("name", ["orthogonal", "od_lora", "lora_ga", "lora_one", "lora_da"])
 def test_options_that_are_no_positive_number_are_refused(name):
     option = "gamma" if name.startswith("lora") else "size"
-    with pytest.raises(ValueError, match=f"{name}: {option} is -1.0; it must be a positive number"):
+    with pytest.raises(ValueError, match=f"{name}: {option} is -1.0; it must be above 0 and finite"):
         catalog.build(initializers, Initializer, {"name": name, option: -1.0})

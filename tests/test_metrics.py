@@ -150,7 +150,7 @@ def test_the_history_outlives_new_points():
     [
         ({"source": "weights"}, r"no source of adafactor 'weights' \(choices: factors, dense\)"),
         ({"beta": 1.0}, r"adafactor: beta is 1.0; it must be at least 0 and below 1"),
-        ({"eps": 0.0}, r"adafactor: eps is 0.0; it must be positive"),
+        ({"eps": 0.0}, r"adafactor: eps is 0.0; it must be above 0 and finite"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -157,7 +157,7 @@ def test_its_start_is_taken_in_single_precision():
     ("options", "message"),
     [
         ({"basis": "svd"}, r"no basis of od_lora 'svd' \(choices: qr, polar\)|there is no basis of od_lora 'svd'"),
-        ({"every": 0}, "od_lora: warmup is 10 and every 0; at least 0 and at least 1 are needed"),
+        ({"every": 0}, "od_lora: every is 0; it must be a whole number, at least 1"),
         ({"beta": 1.0}, "od_lora: beta is 1.0; it must be at least 0 and below 1"),
     ],
 )

@@ -81,7 +81,7 @@ def test_at_equal_gradients_a_stiff_flow_is_followed_s_times_further():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stages": 0}, "rkc: stages is 0; it must be at least 1"),
+        ({"stages": 0}, "rkc: stages is 0; it must be a whole number, at least 1"),
         ({"damping": -1.0}, "rkc: damping is -1.0; it must be"),
     ],
 )

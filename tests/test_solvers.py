@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_not_chosen_and_the_sentence_says_what_would():
     ("options", "message"),
     [
         ({"solver": "choleski"}, r"no solver 'choleski'; did you mean 'cholesky'\? \(choices: cg, cholesky, kernel\)"),
-        ({"tolerance": 0.0}, "tolerance is 0.0; it must lie between 0 and 1"),
+        ({"tolerance": 0.0}, "tolerance is 0.0; it must be above 0 and below 1"),
         ({"tolerance": math.nan}, "tolerance is nan"),
         ({"acceleration": -1.0}, "acceleration is -1.0; it must be at least 0"),
     ],

@@ -87,7 +87,7 @@ def test_new_points_restart_the_pairs():
     ("options", "message"),
     [
         ({"kind": "multiplicativ"}, "no kind of spqn 'multiplicativ'; did you mean 'multiplicative'"),
-        ({"local": 0}, "spqn: local is 0 and history 10; both must be at least 1"),
+        ({"local": 0}, "spqn: local is 0; it must be a whole number, at least 1"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -200,10 +200,10 @@ def test_decay_takes_every_step_size_to_zero():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("adam", {"ratio": 0.0}, "adam: ratio is 0.0; it must be a positive number"),
+        ("adam", {"ratio": 0.0}, "adam: ratio is 0.0; it must be above 0 and finite"),
         ("adam", {"metric": "adafactor"}, "ChainRule follows the same direction whatever the metric is"),
-        ("momentum", {"beta": 1.0}, "momentum: beta is 1.0; it must lie between 0 and 1"),
-        ("rad", {"delta": 0.0}, "rad: delta is 0.0; it must be a positive number"),
+        ("momentum", {"beta": 1.0}, "momentum: beta is 1.0; it must be above 0 and below 1"),
+        ("rad", {"delta": 0.0}, "rad: delta is 0.0; it must be above 0 and finite"),
         ("scion", {"a": 0.0}, "scion: a is 0.0; it must be above 0 and at most 1"),
     ],
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.initializers import Initializer
+from pinn_lora.ranges import POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class Balanced(Initializer):
     size: float = 1.0 / math.sqrt(3.0)
 
     def __post_init__(self):
-        if not (math.isfinite(self.size) and self.size > 0):
-            raise ValueError(f"balanced: size is {self.size}; it must be a positive number")
+        check_ranges(self, size=POSITIVE)
 
     def factors(self, site):
         draw = lambda k: torch.randn(k, site.rank, generator=site.generator, dtype=torch.float64)  # noqa: E731

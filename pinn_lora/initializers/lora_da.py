@@ -1,11 +1,11 @@
 """The subspace in which a natural-gradient step is large where its estimate is sure."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from pinn_lora.initializers import Initializer
+from pinn_lora.ranges import POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,7 @@ class LoRADA(Initializer):
     damping: float = 1e-4
 
     def __post_init__(self):
-        for name in ("alpha", "beta", "gamma", "damping"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"lora_da: {name} is {value}; it must be a positive number")
+        check_ranges(self, alpha=POSITIVE, beta=POSITIVE, gamma=POSITIVE, damping=POSITIVE)
 
     def factors(self, site):
         (m, n), J, G = site.weight.shape, site.jacobian, site.gradient

@@ -1,9 +1,9 @@
 """Singular directions of the first gradient, so that the first step of the product is the gradient's."""
 
-import math
 from dataclasses import dataclass
 
 from pinn_lora.initializers import Initializer, top_singular
+from pinn_lora.ranges import POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class LoRAGA(Initializer):
     gamma: float = 16.0
 
     def __post_init__(self):
-        if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"lora_ga: gamma is {self.gamma}; it must be a positive number")
+        check_ranges(self, gamma=POSITIVE)
 
     def factors(self, site):
         (m, n), r = site.weight.shape, site.rank

@@ -1,9 +1,9 @@
 """The best rank-r part of one full gradient step."""
 
-import math
 from dataclasses import dataclass
 
 from pinn_lora.initializers import Initializer, top_singular
+from pinn_lora.ranges import POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,7 @@ class LoRAOne(Initializer):
     gamma: float = 128.0
 
     def __post_init__(self):
-        if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"lora_one: gamma is {self.gamma}; it must be a positive number")
+        check_ranges(self, gamma=POSITIVE)
 
     def factors(self, site):
         U, sigma, V = top_singular(-site.gradient, site.rank)

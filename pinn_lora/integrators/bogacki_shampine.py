@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pinn_lora.integrators import RungeKutta, Step, Tableau, combine
+from pinn_lora.ranges import POSITIVE, check_ranges
 
 ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)  # b - b* of the embedded method of order 2
 
@@ -30,9 +31,7 @@ class BogackiShampine(RungeKutta):
     atol: float = 1e-6
 
     def __post_init__(self):
-        for name in ("rtol", "atol"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"bogacki_shampine: {name} is {getattr(self, name)}; it must be positive")
+        check_ranges(self, rtol=POSITIVE, atol=POSITIVE)
 
     def step(self, flow, theta, h):
         if not self.adaptive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pinn_lora.integrators import Integrator, Step
+from pinn_lora.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,7 @@ class RKC(Integrator):
     damping: float = 0.05
 
     def __post_init__(self):
-        if not self.stages >= 1:
-            raise ValueError(f"rkc: stages is {self.stages}; it must be at least 1")
-        if not self.damping >= 0:
-            raise ValueError(f"rkc: damping is {self.damping}; it must be at least 0")
+        check_ranges(self, stages=COUNT, damping=NOT_NEGATIVE)
 
     def _chebyshev(self) -> tuple[list[float], float, float]:
         """T_j(w_0) for j = 0 ... stages, w_0 and w_1."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from pinn_lora import solvers
 from pinn_lora.catalog import choose, find, names
 from pinn_lora.integrators import Integrator, Step
+from pinn_lora.ranges import NOT_NEGATIVE, Range, check_ranges
 from pinn_lora.solvers import Solver
 
 if TYPE_CHECKING:  # a flow is built from what lies below it; only its name is needed here
@@ -46,19 +47,10 @@ class RosenbrockEuler(Integrator):
     acceleration: float = 0.75
 
     def __post_init__(self):
-        least = {"accept": self.accept >= 0.0, "grow": self.grow >= 1.0, "shrink": self.shrink > 1.0}
-        for name, fits in least.items():
-            if not fits:
-                raise ValueError(
-                    f"rosenbrock_euler: {name} is {getattr(self, name)}; accept must be at least 0, grow at least 1 and "
-                    "shrink above 1"
-                )
+        check_ranges(self, accept=NOT_NEGATIVE, grow=Range(ge=1), shrink=Range(gt=1), acceleration=NOT_NEGATIVE)
+        check_ranges(self, tolerance=Range(gt=0, lt=1))
         if self.solver is not None:
             choose(self.solver, names(solvers), what="solver")
-        if not self.acceleration >= 0.0:
-            raise ValueError(f"rosenbrock_euler: acceleration is {self.acceleration}; it must be at least 0")
-        if not 0.0 < self.tolerance < 1.0:
-            raise ValueError(f"rosenbrock_euler: tolerance is {self.tolerance}; it must lie between 0 and 1")
 
     @property
     def cost(self):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.lifts import Lift, Mass, relative_damping
+from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class Balanced(Lift):
     eps: float = 1e-4
 
     def __post_init__(self):
-        if not self.eps >= 0:
-            raise ValueError(f"balanced: eps is {self.eps}; it must be at least 0")
+        check_ranges(self, eps=NOT_NEGATIVE)
 
     def velocity(self, pair, g_B, g_A, metric):
         lam = relative_damping(pair, self.eps)

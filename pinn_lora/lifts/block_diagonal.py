@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.lifts import Lift, Mass, relative_damping
+from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class BlockDiagonal(Lift):
     eps: float = 1e-4
 
     def __post_init__(self):
-        if not self.eps >= 0:
-            raise ValueError(f"block_diagonal: eps is {self.eps}; it must be at least 0")
+        check_ranges(self, eps=NOT_NEGATIVE)
 
     def _grams(self, pair):
         shift = relative_damping(pair, self.eps) * pair.A.new_ones(pair.A.shape[0]).diag()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.lifts import Lift, Mass
+from pinn_lora.ranges import POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,7 @@ class ChainRule(Lift):
     ratio: float = 1.0
 
     def __post_init__(self):
-        if not self.ratio > 0:
-            raise ValueError(f"chain_rule: ratio is {self.ratio}; it must be positive")
+        check_ranges(self, ratio=POSITIVE)
 
     def velocity(self, pair, g_B, g_A, metric):
         return -self.ratio * g_B, -g_A

@@ -6,6 +6,7 @@ import torch
 
 from pinn_lora.catalog import choose
 from pinn_lora.lifts import Lift, Mass, relative_damping, symmetric
+from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class LoRAPro(Lift):
 
     def __post_init__(self):
         choose(self.gauge, ["zero", "symmetry", "sylvester"], what="gauge of lora_pro")
-        if not self.eps >= 0:
-            raise ValueError(f"lora_pro: eps is {self.eps}; it must be at least 0")
+        check_ranges(self, eps=NOT_NEGATIVE)
 
     @property
     def has_mass(self):

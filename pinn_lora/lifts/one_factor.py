@@ -6,6 +6,7 @@ import torch
 
 from pinn_lora.catalog import choose
 from pinn_lora.lifts import Lift, relative_damping
+from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class OneFactor(Lift):
 
     def __post_init__(self):
         choose(self.side, ["B", "A"], what="side of one_factor")
-        if not self.eps >= 0:
-            raise ValueError(f"one_factor: eps is {self.eps}; it must be at least 0")
+        check_ranges(self, eps=NOT_NEGATIVE)
 
     def velocity(self, pair, g_B, g_A, metric):
         shift = relative_damping(pair, self.eps) * pair.A.new_ones(len(pair.A)).diag()

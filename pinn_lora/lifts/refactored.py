@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.lifts import Lift, Mass, relative_damping, symmetric
+from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,7 @@ class Refactored(Lift):
     eps: float = 1e-4
 
     def __post_init__(self):
-        if not self.eps >= 0:
-            raise ValueError(f"refactored: eps is {self.eps}; it must be at least 0")
+        check_ranges(self, eps=NOT_NEGATIVE)
 
     def _means(self, pair):
         """T and T^-1, by S = U s U^T and U s^1/2 U^T K U s^1/2 U^T = V q V^T: T = Y Y^T with Y = U s^-1/2 U^T V q^1/4."""

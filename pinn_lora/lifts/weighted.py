@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.lifts import Lift, Mass, symmetric
+from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,7 @@ class Weighted(Lift):
     eps: float = 1e-4
 
     def __post_init__(self):
-        for name in ("lam", "eps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"weighted: {name} is {getattr(self, name)}; it must be at least 0")
+        check_ranges(self, lam=NOT_NEGATIVE, eps=NOT_NEGATIVE)
 
     def _grams(self, pair, metric):
         """B^T P B, A Q A^T and the ridge that both carry."""

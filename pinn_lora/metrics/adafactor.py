@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pinn_lora.catalog import choose
 from pinn_lora.metrics import Energies, Metric, Weights
+from pinn_lora.ranges import AVERAGE, POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,7 @@ class Adafactor(Metric):
 
     def __post_init__(self):
         choose(self.source, ["factors", "dense"], what="source of adafactor")
-        if not 0.0 <= self.beta < 1.0:
-            raise ValueError(f"adafactor: beta is {self.beta}; it must be at least 0 and below 1")
-        if not self.eps > 0:
-            raise ValueError(f"adafactor: eps is {self.eps}; it must be positive")
+        check_ranges(self, beta=AVERAGE, eps=POSITIVE)
 
     def observe(self, history, count, found):
         if history is None:

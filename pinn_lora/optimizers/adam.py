@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from pinn_lora.flow import check_metric
 from pinn_lora.lifts import Lift
 from pinn_lora.metrics import Metric
 from pinn_lora.optimizers import Optimizer, TorchRun
+from pinn_lora.ranges import AVERAGE, NOT_NEGATIVE, POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class Adam(Optimizer):
         object.__setattr__(self, "lift", build(lifts, Lift, self.lift))
         object.__setattr__(self, "metric", build(metrics, Metric, self.metric))
         check_metric(self.lift, self.metric)
-        if not (math.isfinite(self.ratio) and self.ratio > 0):
-            raise ValueError(f"adam: ratio is {self.ratio}; it must be a positive number")
+        check_ranges(self, beta1=AVERAGE, beta2=AVERAGE, eps=NOT_NEGATIVE, ratio=POSITIVE, weight_decay=NOT_NEGATIVE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):

@@ -13,6 +13,7 @@ from pinn_lora.lifts import Pair, relative_damping
 from pinn_lora.lifts.block_diagonal import BlockDiagonal
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
+from pinn_lora.ranges import AVERAGE, NOT_NEGATIVE, check_ranges
 
 SMALL = 1e-6  # of AltLoRA+'s denominator, as published
 
@@ -40,9 +41,7 @@ class AltLoRA(Optimizer):
     decay: bool = True
 
     def __post_init__(self):
-        for name in ("beta", "beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"altlora: {name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        check_ranges(self, beta=AVERAGE, beta2=AVERAGE, eps=NOT_NEGATIVE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("altlora", blocks)

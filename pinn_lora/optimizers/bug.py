@@ -10,6 +10,7 @@ from torch import Tensor
 from pinn_lora.flow import WeightGradient
 from pinn_lora.lora import truncate
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
+from pinn_lora.ranges import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class BUG(Optimizer):
     decay: bool = False
 
     def __post_init__(self):
-        if not 0.0 <= self.tolerance < 1.0:
-            raise ValueError(f"bug: tolerance is {self.tolerance}; it must be at least 0 and below 1")
+        check_ranges(self, tolerance=Range(ge=0, lt=1))
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("bug", blocks)

@@ -8,6 +8,7 @@ import torch
 
 from pinn_lora.integrators import Step
 from pinn_lora.optimizers import Closure, Optimizer
+from pinn_lora.ranges import COUNT, Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class LBFGS(Optimizer):
     history: int = 50
     stall: float = 1e-3
     window: int = 100
+
+    def __post_init__(self):
+        check_ranges(self, history=COUNT, stall=Range(ge=0, lt=1), window=COUNT)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         return LBFGSRun(self, theta, step_size)

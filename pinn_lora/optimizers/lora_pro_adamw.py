@@ -13,6 +13,7 @@ from pinn_lora.lora import PairBlock
 from pinn_lora.metrics import Weights
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
+from pinn_lora.ranges import AVERAGE, NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class LoRAProAdamW(Optimizer):
     decay: bool = True
 
     def __post_init__(self):
-        LoRAPro(self.gauge, self.damping)
+        check_ranges(
+            self, damping=NOT_NEGATIVE, beta1=AVERAGE, beta2=AVERAGE, eps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE
+        )
+        LoRAPro(self.gauge)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("lora_pro_adamw", blocks)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.optimizers import Optimizer, TorchRun, baseline, require_factors
+from pinn_lora.ranges import AVERAGE, NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class LoRARITE(Optimizer):
     skip: float = 0.0
     escape: bool = False
     decay: bool = True
+
+    def __post_init__(self):
+        check_ranges(self, beta1=AVERAGE, beta2=AVERAGE, eps=NOT_NEGATIVE, clip=NOT_NEGATIVE, skip=NOT_NEGATIVE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("lora_rite", blocks)

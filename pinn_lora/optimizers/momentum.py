@@ -13,6 +13,7 @@ from pinn_lora.flow import check_metric
 from pinn_lora.lifts import Lift
 from pinn_lora.metrics import Metric
 from pinn_lora.optimizers import Optimizer, TorchRun, every
+from pinn_lora.ranges import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Momentum(Optimizer):
         object.__setattr__(self, "lift", build(lifts, Lift, self.lift))
         object.__setattr__(self, "metric", build(metrics, Metric, self.metric))
         check_metric(self.lift, self.metric)
-        if not 0.0 < self.beta < 1.0:
-            raise ValueError(f"momentum: beta is {self.beta}; it must lie between 0 and 1")
+        check_ranges(self, beta=Range(gt=0, lt=1))
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):

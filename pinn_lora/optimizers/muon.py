@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.optimizers import Optimizer, TorchRun, every
+from pinn_lora.ranges import AVERAGE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Muon(Optimizer):
     momentum: float = 0.95
     nesterov: bool = True
     decay: bool = True
+
+    def __post_init__(self):
+        check_ranges(self, momentum=AVERAGE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         if not hasattr(torch.optim, "Muon"):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pinn_lora.catalog import choose
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
+from pinn_lora.ranges import AVERAGE, COUNT, COUNT_OR_NONE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,7 @@ class ODLoRA(Optimizer):
 
     def __post_init__(self):
         choose(self.basis, ["qr", "polar"], what="basis of od_lora")
-        if not (self.warmup >= 0 and self.every >= 1):
-            raise ValueError(
-                f"od_lora: warmup is {self.warmup} and every {self.every}; at least 0 and at least 1 are needed"
-            )
-        if not 0.0 <= self.beta < 1.0:
-            raise ValueError(f"od_lora: beta is {self.beta}; it must be at least 0 and below 1")
+        check_ranges(self, warmup=COUNT_OR_NONE, every=COUNT, beta=AVERAGE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("od_lora", blocks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.optimizers import Optimizer, TorchRun, every
+from pinn_lora.ranges import AVERAGE, POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,7 @@ class RAD(Optimizer):
     decay: bool = True
 
     def __post_init__(self):
-        for name in ("delta", "zeta"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"rad: {name} is {value}; it must be a positive number")
+        check_ranges(self, beta1=AVERAGE, beta2=AVERAGE, delta=POSITIVE, zeta=POSITIVE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):

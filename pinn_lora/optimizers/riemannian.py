@@ -11,6 +11,7 @@ from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import truncate
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
+from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Riemannian(Optimizer):
 
     eps: float = 1e-6
     decay: bool = False
+
+    def __post_init__(self):
+        check_ranges(self, eps=NOT_NEGATIVE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("riemannian", blocks)

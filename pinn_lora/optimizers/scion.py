@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pinn_lora.optimizers import Optimizer, TorchRun, baseline, every
+from pinn_lora.ranges import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,7 @@ class Scion(Optimizer):
     decay: bool = True
 
     def __post_init__(self):
-        if not 0.0 < self.a <= 1.0:
-            raise ValueError(f"scion: a is {self.a}; it must be above 0 and at most 1")
+        check_ranges(self, a=Range(gt=0, le=1))
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):

@@ -10,6 +10,7 @@ from torch.nn import Parameter
 
 from pinn_lora.lora import Blocks, PairBlock
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
+from pinn_lora.ranges import COUNT_OR_NONE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class SDLoRA(Optimizer):
 
     rank: int = 0
     decay: bool = True
+
+    def __post_init__(self):
+        check_ranges(self, rank=COUNT_OR_NONE)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("sd_lora", blocks)

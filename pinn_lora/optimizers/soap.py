@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pinn_lora.optimizers import Optimizer, TorchRun, baseline, every
+from pinn_lora.ranges import AVERAGE, COUNT, check_ranges
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class SOAP(Optimizer):
     beta2: float = 0.95
     every: int = 10
     decay: bool = True
+
+    def __post_init__(self):
+        check_ranges(self, beta1=AVERAGE, beta2=AVERAGE, every=COUNT)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):

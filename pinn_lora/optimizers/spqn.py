@@ -13,6 +13,7 @@ from pinn_lora.integrators import Step
 from pinn_lora.objective import Objective
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.optimizers.lbfgs import LBFGS, LBFGSRun
+from pinn_lora.ranges import COUNT, check_ranges
 from pinn_lora.wolfe import Place, evaluate, strong_wolfe
 
 
@@ -35,8 +36,7 @@ class SPQN(Optimizer):
 
     def __post_init__(self):
         choose(self.kind, ["additive", "multiplicative"], what="kind of spqn")
-        if not (self.local >= 1 and self.history >= 1):
-            raise ValueError(f"spqn: local is {self.local} and history {self.history}; both must be at least 1")
+        check_ranges(self, local=COUNT, history=COUNT)
 
     def start(self, blocks, theta, *, step_size, max_steps):
         layers: dict[str, list[slice]] = {}
