@@ -6,6 +6,7 @@ from small_objective import objective_of, started
 
 from pinn_lora.optimizers.lbfgs import LBFGS
 from pinn_lora.optimizers.spqn import SPQN, SPQNRun
+from pinn_lora.wolfe import evaluate, strong_wolfe
 
 KINDS = ["additive", "multiplicative"]
 
@@ -21,22 +22,117 @@ def test_with_one_layer_it_is_lbfgs(kind):
         assert torch.equal(theta, other)
 
 
+class Quadratic:
+    """f = (theta - 1)^T C (theta - 1) / 2."""
+
+    def __init__(self, C: torch.Tensor) -> None:
+        self.C = C
+
+    def gradient(self, theta):
+        g = self.C @ (theta - 1.0)
+        return 0.5 * float(g @ (theta - 1.0)), g
+
+
+def quadratic(size: int, *, coupling: float, seed: int = 1) -> Quadratic:
+    """C of random eigenvectors, and all pairs of unknowns coupled by as much."""
+    noise = torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Quadratic(0.1 * noise @ noise.T + torch.eye(size).double() + coupling * torch.ones(size, size).double())
+
+
+def dense_inverse(pairs) -> torch.Tensor:
+    """H of BFGS built up from the pairs, from (s.y / y.y) I of the last one."""
+    s, y = pairs[-1]
+    eye = torch.eye(len(s)).double()
+    H = (s @ y) / (y @ y) * eye
+    for s, y in pairs:
+        V = eye - torch.outer(y, s) / (y @ s)
+        H = V.T @ H @ V + torch.outer(s, s) / (y @ s)
+    return H
+
+
 def test_the_global_direction_is_that_of_the_dense_inverse():
     """H of limited-memory BFGS built up densely from the same pairs."""
     generator = torch.Generator().manual_seed(1)
-    C = torch.randn(7, 7, generator=generator, dtype=torch.float64)
-    C = C @ C.T + torch.eye(7).double()
+    C = quadratic(7, coupling=0.0).C
     run = SPQNRun(SPQN(), [], 1.0)
     for _ in range(4):
         s = torch.randn(7, generator=generator, dtype=torch.float64)
         run.pairs.append((s, C @ s))
-    s, y = run.pairs[-1]
-    H = (s @ y) / (y @ y) * torch.eye(7).double()
-    for s, y in run.pairs:
-        V = torch.eye(7).double() - torch.outer(y, s) / (y @ s)
-        H = V.T @ H @ V + torch.outer(s, s) / (y @ s)
     g = torch.randn(7, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(run._direction(g), -H @ g, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(run._direction(g), -dense_inverse(run.pairs) @ g, rtol=1e-11, atol=1e-12)
+
+
+def test_without_local_steps_it_is_torchs_lbfgs():
+    """Of a kind objective, where torch's line search and SciPy's both take every step whole."""
+    objective = quadratic(6, coupling=0.0)
+    theta = 1.0 + 0.1 * torch.linspace(-1.0, 1.5, 6, dtype=torch.float64)
+    run, other = SPQNRun(SPQN(history=3), [], 1.0), theta
+    plain = LBFGS(history=3).start(None, theta, step_size=1.0, max_steps=9)
+    for k in range(6):
+        before, theta, other = theta, run.step(objective, theta).theta, plain.step(objective, other).theta
+        assert len(run.pairs) == min(k + 1, 3)
+        assert (theta - other).norm() < 1e-10 * (theta - before).norm()
+    assert (theta - 1.0).norm() < 1e-4
+
+
+def alone(objective: Quadratic, theta: torch.Tensor, place: torch.Tensor, local: int) -> torch.Tensor:
+    """theta after `local` iterations of torch's L-BFGS on one block; 40 reach its minimum, which is solved for."""
+    C, rest = objective.C, theta - 1.0
+    rest = rest.index_fill(0, place, 0.0)
+    if local == 40:
+        part = 1.0 - torch.linalg.solve(C[place][:, place], (C @ rest)[place])
+        return theta.index_copy(0, place, part)
+    part = torch.nn.Parameter(theta[place].clone())
+    options = {"max_eval": 999, "tolerance_grad": 0.0, "tolerance_change": 0.0, "line_search_fn": "strong_wolfe"}
+    direct = torch.optim.LBFGS([part], max_iter=local, **options)
+
+    def closure():
+        value, g = objective.gradient(theta.index_copy(0, place, part.detach()))
+        part.grad = g[place]
+        return value
+
+    direct.step(closure)
+    return theta.index_copy(0, place, part.detach())
+
+
+def corrected(objective, theta, places, kind, local) -> tuple[torch.Tensor, int]:
+    """Where the local steps end, and how often the sum of their changes was halved."""
+    if kind == "multiplicative":
+        for place in places:
+            theta = alone(objective, theta, place, local)
+        return theta, 0
+    changes = torch.zeros_like(theta)
+    for place in places:
+        changes[place] = (alone(objective, theta, place, local) - theta)[place]
+    value, g = objective.gradient(theta)
+    halvings = 0
+    while objective.gradient(theta + changes)[0] > value + 1e-4 * float(changes @ g):
+        changes, halvings = changes / 2, halvings + 1
+    return theta + changes, halvings
+
+
+@pytest.mark.parametrize(("local", "tolerance"), [(2, 1e-9), (40, 1e-5)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_written_out(kind, local, tolerance):
+    """Three layers that pull the same way: local steps, from theta or one after another, then BFGS with dense H from where
+    they ended, whose pairs begin there. The sum of three whole changes is too long, and is halved. To 1e-5 where a layer's
+    minimum is solved for: a line search sees the loss to 1e-16, so it ends about 1e-8 from there."""
+    objective, halved = quadratic(9, coupling=2.0), 0
+    places = [torch.arange(3), torch.arange(3, 7), torch.arange(7, 9)]
+    theta = torch.linspace(-2.0, 3.0, 9, dtype=torch.float64)
+    run, pairs = SPQNRun(SPQN(kind=kind, local=local, history=2), places, 1.0), []
+    for _ in range(4):
+        middle, halvings = corrected(objective, theta, places, kind, local)
+        g = objective.C @ (middle - 1.0)
+        direction = -dense_inverse(pairs) @ g if pairs else -g * min(1.0, 1.0 / float(g.abs().sum()))
+        expected = strong_wolfe(objective, evaluate(objective, middle), direction).theta
+        moved, halved = expected - theta, halved + halvings
+        pairs = [*pairs, (expected - middle, objective.C @ (expected - middle))][-2:]
+        theta = run.step(objective, theta).theta
+        assert (theta - expected).norm() < tolerance * moved.norm()
+        for found, wanted in zip(run.pairs, pairs, strict=True):
+            assert all((a - b).norm() < tolerance * b.norm() for a, b in zip(found, wanted, strict=True))
+    assert (halved > 0) == (kind == "additive")
 
 
 @pytest.mark.parametrize("adapted", [True, False])
