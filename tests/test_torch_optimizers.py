@@ -6,7 +6,7 @@ import math
 import pytest
 import pytorch_optimizer
 import torch
-from small_objective import assert_close, objective_of, started
+from small_objective import assert_close, dense, objective_of, started
 
 from pinn_lora import catalog, lifts, optimizers
 from pinn_lora.flow import Flow
@@ -101,14 +101,57 @@ def test_weight_decay_is_decoupled():
     assert_same_path(rule, lambda tensors: [torch.optim.AdamW(tensors, lr=1e-2, weight_decay=0.1)])
 
 
-def test_adam_with_the_adafactor_metric_learns_and_lowers_the_loss():
-    objective = objective_of()
-    run, theta = started(build("adam", lift="weighted", metric="adafactor"), objective, step_size=1e-2, max_steps=40)
-    first = objective.value(theta)
-    for _ in range(40):
-        theta = run.step(objective, theta).theta
-    assert run.flows.learned.count == 40
-    assert objective.value(theta) < 0.7 * first
+def weighted_least_squares(B, A, G, scale, F) -> list[torch.Tensor]:
+    """(dB, dA) whose product step is nearest to -F^-1 G in the norm weighted by F (m, n), and of those the ones whose two
+    parts are nearest to each other in it: by the explicit Jacobians of the parts' sum and difference."""
+
+    def part(signs):
+        def combined(dB, dA):
+            return (scale * F.sqrt() * (dB @ A + signs * B @ dA)).reshape(-1)
+
+        jacobians = torch.autograd.functional.jacobian(combined, (B, A))
+        return torch.cat([jacobian.flatten(1) for jacobian in jacobians], 1)
+
+    total, difference = part(1.0), part(-1.0)
+    y = -torch.linalg.pinv(total, rtol=1e-10) @ (G / F.sqrt()).reshape(-1)
+    free = torch.linalg.svd(total).Vh[-(A.shape[0] ** 2) :].T  # what leaves the product as it is
+    y = y - free @ torch.linalg.lstsq(difference @ free, difference @ y).solution
+    return [y[: B.numel()].view_as(B), y[B.numel() :].view_as(A)]
+
+
+def seen(B, A, G, source) -> torch.Tensor:
+    """G, or what the factors see of it: its projection on what dB A + B dA can be."""
+    if source == "dense":
+        return G
+    U, V = torch.linalg.qr(B).Q, torch.linalg.qr(A.T).Q
+    left, right = U @ U.T, V @ V.T
+    return left @ G + G @ right - left @ G @ right
+
+
+@pytest.mark.parametrize(("source", "tolerance"), [("dense", 1e-8), ("factors", 1e-5)])
+def test_adam_with_the_adafactor_metric_written_out(source, tolerance):
+    """Every layer's second moments R C^T / sum R, then weighted least squares, then Adam. To 1e-5 of the step where the metric
+    sees the projected gradient, which is damped there by 1e-8."""
+    objective = objective_of(scale=0.5, train_biases=True)
+    options = {"lift": {"name": "weighted", "eps": 0.0}, "metric": {"name": "adafactor", "source": source, "beta": 0.9}}
+    run, theta = started(build("adam", decay=False, **options), objective, step_size=0.01, max_steps=9)
+    m, v, energies = torch.zeros_like(theta), torch.zeros_like(theta), {}
+    for t in range(1, 6):
+        direction, layers = objective.gradient(theta)[1], dense(objective, theta)
+        for block, (B, A, G, scale) in zip(objective.blocks.pairs, layers, strict=True):
+            squares = seen(B, A, G, source).square()
+            R, C = energies.get(block.name, (0.0, 0.0))
+            energies[block.name] = R, C = 0.9 * R + 0.1 * squares.sum(1), 0.9 * C + 0.1 * squares.sum(0)
+            rows, columns = ((e + 1e-6 * e.mean()) / (1 - 0.9**t) for e in (R, C))
+            F = (torch.outer(rows, columns) / (R.sum() / (1 - 0.9**t))).sqrt()
+            steps = weighted_least_squares(B, A, G, scale, F)
+            direction[block.slice] = -torch.cat([step.reshape(-1) for step in steps])
+        m, v = 0.9 * m + 0.1 * direction, 0.999 * v + 0.001 * direction**2
+        step = -0.01 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        moved = run.step(objective, theta).theta
+        assert_close(moved - theta, step, tolerance)
+        theta = moved
+    assert run.flows.learned.count == 5
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
