@@ -23,8 +23,8 @@ def rac_lora(
 ) -> Solution:
     """Adapts in rounds: one factor, chosen at random, stays at a random value, the other is trained from zero by Adam, and the
     product is merged; so the change has rank up to `rounds` times the adapter's. `options` go to `finetune` (rank, max_steps
-    of a round, points ...). The result's network is merged; its history is that of all rounds. Source: RAC-LoRA,
-    Malinovsky et al. 2024.
+    of a round, points ...). The result's network is merged; its history is that of all rounds. Source:
+    Malinovsky et al., RAC-LoRA, 2024 (arXiv 2410.08305).
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; it must be at least 1")
@@ -56,7 +56,8 @@ def sd_lora(
 ) -> list[Solution]:
     """One solution for each problem, in their order: every one begins as the one before it, freezes the directions of all
     pairs so far, and trains their magnitudes and a new pair of the given rank. So the k-th is plain LoRA of rank k times
-    `rank` on the same base, and is saved as that. Source: Wu et al., SD-LoRA, ICLR 2025, see `optimizers/sd_lora.py`.
+    `rank` on the same base, and is saved as that. Source: Wu et al., SD-LoRA, ICLR 2025 (arXiv 2501.13198);
+    `optimizers/sd_lora.py` says where it differs.
     """
     if not problems:
         raise ValueError("sd_lora was given no problems; give the members of the family in the order to follow")

@@ -35,8 +35,7 @@ class Flow:
     def __init__(self, objective: Objective, lift: Lift, metric: Metric, learned: Learned | None = None) -> None:
         self.objective, self.lift, self.metric = objective, lift, metric
         self.learned = Learned() if learned is None else learned
-        dense = metric.learns and metric.source == "dense"
-        self._dense = WeightGradient(objective) if dense else None
+        self._dense = WeightGradient(objective) if metric.dense else None
         self.past: Step | None = None  # the step before at these points, for control by more than one error
         self._gradient: tuple[Tensor, float, Tensor, dict[str, Tensor]] | None = None
         self._observed: Tensor | None = None
@@ -227,6 +226,15 @@ class Method:
 
     rank_factor: ClassVar[int] = 1
 
+    @property
+    def cost(self) -> str:
+        """What a step on factors takes: evaluations, then the own work of metric and lift."""
+        return total_cost(self.integrator.cost, self.metric, self.lift)
+
+    def gradients(self, layers: int) -> float | None:
+        """How many gradients an accepted step takes; None for an implicit one, which takes something else."""
+        return self.integrator.gradients
+
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> FlowRun:
         return FlowRun(self, step_size, max_steps)
 
@@ -253,6 +261,11 @@ class FlowRun:
 def cosine(first: float, taken: int, max_steps: int) -> float:
     """`first`, falling to zero along a half cosine over `max_steps` steps, of which so many are taken."""
     return 0.5 * first * (1.0 + math.cos(math.pi * min(taken / max_steps, 1.0)))
+
+
+def total_cost(evaluations: str, metric: Metric, lift: Lift) -> str:
+    """The cost of a step that evaluates so much and takes each gradient through a metric and a lift."""
+    return ", ".join(dict.fromkeys(part for part in (evaluations, metric.cost, lift.cost) if part))
 
 
 def check_metric(lift: Lift, metric: Metric) -> None:

@@ -102,7 +102,9 @@ PRESETS: dict[str, Preset] = {
         source="Hayou et al. 2024 (2402.12354)",
     ),
     "scaled-gd": _flow(
-        "ScaledGD: LoRA with Riemannian preconditioning", "block_diagonal", source="Zhang & Pilanci 2024 (2402.02347)"
+        "ScaledGD: LoRA with Riemannian preconditioning",
+        "block_diagonal",
+        source="Tong, Ma & Chi 2021 (2005.08898); Zhang & Pilanci 2024 (2402.02347)",
     ),
     "lora-pro": _flow(
         "LoRA-Pro by gradient descent, in its Sylvester gauge", "lora_pro", source="Wang et al. 2025 (2407.18242)"
@@ -176,15 +178,17 @@ PRESETS: dict[str, Preset] = {
     "riemannian": _whole(
         "fixed-rank Riemannian descent with truncated-SVD retraction",
         Riemannian(),
-        **{**FLOW, "source": "Vandereycken 2013; Absil & Oseledets 2015"},
+        **{**FLOW, "source": "Vandereycken 2013 (1209.3834); Absil & Oseledets 2015"},
     ),
     "cayley": _whole(
         "B rotates and stays orthonormal, A is free: the Cayley retraction",
         Cayley(),
         initializer="balanced",
-        **{**FLOW, "source": "Wen & Yin 2013; Choromanski et al. 2020"},
+        **{**FLOW, "source": "Wen & Yin 2013; Choromanski et al. 2020 (2006.11421)"},
     ),
-    "bug": _whole("the rank-adaptive BUG integrator", BUG(), **{**FLOW, "source": "Ceruti, Kusch & Lubich 2022"}),
+    "bug": _whole(
+        "the rank-adaptive BUG integrator", BUG(), **{**FLOW, "source": "Ceruti, Kusch & Lubich 2022 (2104.05247)"}
+    ),
     "od-lora": _whole(
         "OD-LoRA: through orthonormal bases of the factors' subspaces",
         ODLoRA(),

@@ -22,8 +22,9 @@ def select_ranks(
     With s (B A - B0 A0) = U diag(sigma) V^T in every layer, dropping a set R of all singular values changes the loss by
     -g_R.sigma_R + sigma_R.H_RR sigma_R / 2, g and H the loss's gradient and Hessian in sigma (H by central differences of g).
     Negative off-diagonal terms sigma_i H_ij sigma_j are left out, which makes the gain of what is kept submodular, and
-    it is chosen greedily. Layers that keep nothing are left out. Source: SubLoRA (2025), reconstructed. ValueError for a
-    solution without adapters and for a budget that is not between 1 and the number of directions there are.
+    it is chosen greedily. Layers that keep nothing are left out. Source: Gao & Tan, SubLoRA, 2025 (arXiv 2507.01841),
+    reconstructed. ValueError for a solution without adapters and for a budget that is not between 1 and the number of
+    directions there are.
     """
     layers = {name: m for name, m in solution.network.named_modules() if isinstance(m, LoRALinear)}
     if not layers:
@@ -95,8 +96,8 @@ def select_layers(
     """The `keep` linear layers that are worth an adapter: give them to `finetune(targets=...)`.
 
     Every layer has an adapter times a gate in (0, 1), sigmoid of a number that is trained with the factors by Adam; the layers
-    with the largest gate times the size of their change are kept. Source: DiffoRA (2025), reconstructed: a relaxed gate per
-    layer, then the top K; ranking by the gated change is ours.
+    with the largest gate times the size of their change are kept. Source: Jiang, Wang & Yuan, DiffoRA, 2025 (arXiv
+    2502.08905), reconstructed: a relaxed gate per layer, then the top K; ranking by the gated change is ours.
     """
     adapted = adapt(merge(base.network), rank=1, targets="all")
     shapes = {name: m.weight.shape for name, m in adapted.named_modules() if isinstance(m, LoRALinear)}

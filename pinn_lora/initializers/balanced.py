@@ -13,7 +13,8 @@ from pinn_lora.ranges import POSITIVE, check_ranges
 class Balanced(Initializer):
     """B = c Q_B, A = c Q_A^T with random orthonormal bases, so that B^T B = A A^T = c^2 I; c^2 = `size` squared.
 
-    size = 1/sqrt(3) gives A the norm that Kaiming's start gives it. B A != 0, and is subtracted from the layer.
+    size = 1/sqrt(3) gives A the norm that Kaiming's start gives it. B A != 0, and is subtracted from the layer. Source:
+    ours, for the balanced manifold of Gao & Tan, ODELoRA, 2026 (arXiv 2602.07479).
     """
 
     size: float = 1.0 / math.sqrt(3.0)

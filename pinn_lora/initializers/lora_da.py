@@ -14,8 +14,9 @@ class LoRADA(Initializer):
     the scaled natural-gradient step; A = A0^T / gamma^1/2, B = D A0 / gamma^1/2.
 
     Z (n, n) and C (m, diagonal) are the Kronecker factors of the layer's curvature, here of the Gauss-Newton matrix from
-    the probe's N rows, Z = sum J_i^T J_i / m and C_k = sum |J_ik|^2 / n, each with `damping` of its mean. Source: LoRA-DA
-    (2025), from its published code; the curvature is ours (theirs is Fisher's, from labels), and so is subtracting the start.
+    the probe's N rows, Z = sum J_i^T J_i / m and C_k = sum |J_ik|^2 / n, each with `damping` of its mean. Source: Zhang
+    et al., LoRA-DA, 2025 (arXiv 2510.24561), from its published code; the curvature is ours (theirs is Fisher's,
+    from labels), and so is subtracting the start.
     """
 
     needs_probe = True

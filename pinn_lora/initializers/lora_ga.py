@@ -11,8 +11,8 @@ class LoRAGA(Initializer):
     """A = c V_{1..r}^T and B = c U_{r+1..2r} of G = U sigma V^T, c = m^1/4 / gamma^1/2; balanced.
 
     Then B^T G A^T = 0, and a step along the gradient moves the product by c^2 times G's best part of rank 2r. Source: Wang,
-    Yu & Li, LoRA-GA, 2024, its published code's defaults ("ArB2r", "stable", gamma = 16). ValueError where 2 r exceeds the
-    layer's smaller side.
+    Yu & Li, LoRA-GA, 2024 (arXiv 2407.05000), its published code's defaults ("ArB2r", "stable", gamma = 16).
+    ValueError where 2 r exceeds the layer's smaller side.
     """
 
     needs_probe = True

@@ -10,8 +10,9 @@ from pinn_lora.ranges import POSITIVE, check_ranges
 class LoRAOne(Initializer):
     """B A = [-G]_r / (gamma sigma_1), B = U (sigma / (gamma sigma_1))^1/2, A = (...)^1/2 V^T of -G; balanced.
 
-    Source: Zhang, Liu & Chen, LoRA-One, 2025, with its published code's gamma = 128. Published, the start is kept as a first
-    step; here, as every start, it is subtracted, and the network begins as the base. A zero gradient gives B = 0.
+    Source: Zhang, Liu & Chen, LoRA-One, 2025 (arXiv 2502.01235), with its published code's gamma = 128. Published, the
+    start is kept as a first step; here, as every start, it is subtracted, and the network begins as the base. A zero gradient
+    gives B = 0.
     """
 
     needs_probe = True

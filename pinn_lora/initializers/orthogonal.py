@@ -13,7 +13,8 @@ from pinn_lora.ranges import POSITIVE, check_ranges
 class Orthogonal(Initializer):
     """B = 0, A A^T = `size`^2 I with random orthonormal rows: the first step sees all r directions alike.
 
-    size = 1/sqrt(3) gives A the norm that Kaiming's start gives it.
+    size = 1/sqrt(3) gives A the norm that Kaiming's start gives it. Source: Saxe, McClelland & Ganguli 2014 (arXiv
+    1312.6120) for orthogonal weights; as LoRA's A, ours.
     """
 
     size: float = 1.0 / math.sqrt(3.0)

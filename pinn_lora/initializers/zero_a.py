@@ -10,7 +10,10 @@ from pinn_lora.initializers import Initializer
 
 @dataclass(frozen=True)
 class ZeroA(Initializer):
-    """A = 0, B uniform in +-1/sqrt(m): the first step moves A (Malinovsky et al., RAC-LoRA, 2024)."""
+    """A = 0, B uniform in +-1/sqrt(m): the first step moves A.
+
+    Source: Malinovsky et al., RAC-LoRA, 2024 (arXiv 2410.08305).
+    """
 
     def factors(self, site):
         m, n = site.weight.shape

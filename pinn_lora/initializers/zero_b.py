@@ -10,7 +10,10 @@ from pinn_lora.initializers import Initializer
 
 @dataclass(frozen=True)
 class ZeroB(Initializer):
-    """B = 0, A uniform in +-1/sqrt(n) (Kaiming): the standard start; never balanced (Hu et al., LoRA, 2021)."""
+    """B = 0, A uniform in +-1/sqrt(n) (Kaiming): the standard start; never balanced.
+
+    Source: Hu et al., LoRA, 2021 (arXiv 2106.09685).
+    """
 
     def factors(self, site):
         m, n = site.weight.shape

@@ -34,11 +34,16 @@ class Step:
 
 
 class Integrator(ABC):
-    """One step of dy/dt = f(y). `order` is the declared order on a smooth flow."""
+    """One step of dy/dt = f(y). `order` is the declared order on a smooth flow; `gradients` how many an accepted step takes,
+    None where it takes something else, see `cost`."""
 
     order: ClassVar[int]
     implicit: ClassVar[bool] = False
     adaptive: bool = False
+
+    @property
+    def gradients(self) -> int | None:
+        return None
 
     @property
     @abstractmethod
@@ -64,8 +69,12 @@ class RungeKutta(Integrator):
     tableau: ClassVar[Tableau]
 
     @property
+    def gradients(self) -> int:
+        return len(self.tableau.b)
+
+    @property
     def cost(self) -> str:
-        return _gradients(len(self.tableau.b))
+        return counted(self.gradients)
 
     def stages(self, flow: Flow, theta: Tensor, h: float) -> tuple[float, list[Tensor]]:
         """f(theta) and k_1, k_2 ..."""
@@ -80,7 +89,8 @@ class RungeKutta(Integrator):
         return Step(theta + h * combine(self.tableau.b, stages), True, h, value)
 
 
-def _gradients(count: int) -> str:
+def counted(count: int) -> str:
+    """ "1 gradient", "2 gradients"."""
     return "1 gradient" if count == 1 else f"{count} gradients"
 
 

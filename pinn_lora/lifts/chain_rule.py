@@ -12,7 +12,8 @@ from pinn_lora.ranges import POSITIVE, check_ranges
 class ChainRule(Lift):
     """dB = -ratio g_B, dA = -g_A: gradient flow of the factors; ratio = 1 is LoRA, about 16 is LoRA+.
 
-    M = diag(I / ratio, I). Source: Hu et al. 2021; Hayou et al. 2024 for the ratio. The product step scales with s^2.
+    M = diag(I / ratio, I). Source: Hu et al., LoRA, 2021 (arXiv 2106.09685); Hayou, Ghosh & Yu, LoRA+, 2024 (arXiv
+    2402.12354) for the ratio. The product step scales with s^2.
     """
 
     full_units = False

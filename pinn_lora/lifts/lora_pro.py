@@ -1,12 +1,15 @@
 """LoRA-Pro: the velocities whose product is nearest to full fine-tuning's, in a gauge of choice."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 
 from pinn_lora.catalog import choose
 from pinn_lora.lifts import Lift, Mass, relative_damping, symmetric
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
+
+Gauge = Literal["sylvester", "zero", "symmetry"]
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,16 @@ class LoRAPro(Lift):
     S and K carry the damping lam = eps tr(S + K) / (2 r). The product step is the same in every gauge, at lam = 0 balanced's;
     in gauge sylvester so are the velocities. Masses: zero (I + B B^T / lam) (x) K and S (x) I; symmetry
     (I - P_B / 2)^-1 (x) K and S (x) (I - P_A / 2)^-1; sylvester none here (balanced has it). Source: Wang et al., LoRA-Pro,
-    ICLR 2025; damping and masses are ours.
+    ICLR 2025 (arXiv 2407.18242); damping and masses are ours.
     """
 
     conserves = "B^T B - A A^T in gauge sylvester without damping"
 
-    gauge: str = "sylvester"
+    gauge: Gauge = "sylvester"
     eps: float = 1e-4
 
     def __post_init__(self):
-        choose(self.gauge, ["zero", "symmetry", "sylvester"], what="gauge of lora_pro")
+        choose(self.gauge, get_args(Gauge), what="gauge of lora_pro")
         check_ranges(self, eps=NOT_NEGATIVE)
 
     @property

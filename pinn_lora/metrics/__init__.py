@@ -29,6 +29,16 @@ class Metric(ABC):
     learns: ClassVar[bool] = True
     source: str = "factors"
 
+    @property
+    def dense(self) -> bool:
+        """Whether it asks for G itself."""
+        return self.learns and self.source == "dense"
+
+    @property
+    def cost(self) -> str:
+        """What it takes beside the factors' gradient."""
+        return ("G itself, O(m n r)" if self.dense else "O((m+n) r^2 + r^3)") if self.learns else ""
+
     def observe(self, history: Energies | None, count: int, found: Energies) -> Energies:
         """The history after the energies at the `count`-th step, from 1."""
         raise NotImplementedError(f"{type(self).__name__} learns nothing")

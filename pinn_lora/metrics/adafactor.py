@@ -1,10 +1,13 @@
 """Adafactor's rank-one estimate of the gradient's second moments."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pinn_lora.catalog import choose
 from pinn_lora.metrics import Energies, Metric, Weights
 from pinn_lora.ranges import AVERAGE, POSITIVE, check_ranges
+
+Source = Literal["factors", "dense"]
 
 
 @dataclass(frozen=True)
@@ -14,15 +17,15 @@ class Adafactor(Metric):
     R <- beta R + (1 - beta) sum_j G_ij^2, C alike with columns, both divided by 1 - beta^t; P = sqrt(R / sqrt(sum R)),
     Q = sqrt(C / sqrt(sum C)), with `eps` of their mean added to R and C, so that a row without a gradient stays finite.
     F^-1 G does not shrink with G: decay the step size. source: "factors" or "dense", see `Metric`. Source: Shazeer & Stern
-    2018; as AdaPreLoRA's metric, reconstructed.
+    2018 (arXiv 1804.04235); as AdaPreLoRA's metric, reconstructed.
     """
 
-    source: str = "factors"
+    source: Source = "factors"
     beta: float = 0.999
     eps: float = 1e-6
 
     def __post_init__(self):
-        choose(self.source, ["factors", "dense"], what="source of adafactor")
+        choose(self.source, get_args(Source), what="source of adafactor")
         check_ranges(self, beta=AVERAGE, eps=POSITIVE)
 
     def observe(self, history, count, found):

@@ -34,7 +34,8 @@ class Optimizer(ABC):
     """A frozen dataclass of settings; `start` makes the run that keeps the state.
 
     `needs_factors`: it works on pairs (B, A) alone, and a network without any is refused. `rank_factor`: how many times the
-    rank its adapters have, where a part of them is frozen. `conserves` and `cost`: what a step keeps and what it evaluates.
+    rank its adapters have, where a part of them is frozen. `conserves`: what a step keeps. `evaluates` and `own`: what it
+    evaluates at all points, and its own work.
     """
 
     implicit: ClassVar[bool] = False
@@ -42,7 +43,17 @@ class Optimizer(ABC):
     needs_factors: ClassVar[bool] = False
     rank_factor: ClassVar[int] = 1
     conserves: ClassVar[str] = ""
-    cost: ClassVar[str] = "1 gradient"
+    evaluates: ClassVar[str] = "1 gradient"
+    own: ClassVar[str] = ""
+
+    @property
+    def cost(self) -> str:
+        """What a step takes."""
+        return f"{self.evaluates}, {self.own}" if self.own else self.evaluates
+
+    def gradients(self, layers: int) -> float | None:
+        """How many gradients a step takes on average, where theta lies in so many layers."""
+        return 1.0
 
     @abstractmethod
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> Run:

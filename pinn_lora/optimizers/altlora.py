@@ -33,7 +33,7 @@ class AltLoRA(Optimizer):
     """
 
     needs_factors = True
-    cost = "1 gradient, O((m+n) r^2)"
+    own = BlockDiagonal.cost
 
     beta: float = 0.9
     beta2: float = 0.0

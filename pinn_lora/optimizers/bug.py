@@ -20,12 +20,12 @@ class BUG(Optimizer):
     K = U S - h G V, L = V S^T - h G^T U; bases U^ of [U, K] and V^ of [V, L]; S^ = U^^T (X - h G) V^; then its best
     approximation by singular values, of rank at most the adapter's, with those left out whose squares add up to under
     `tolerance`^2 of all. Never divides by a singular value. Needs G (m, n) itself. Dense tensors follow -g; kept balanced.
-    Source: Ceruti, Kusch & Lubich 2022.
+    Source: Ceruti, Kusch & Lubich 2022 (arXiv 2104.05247).
     """
 
     needs_factors = True
     conserves = "B^T B = A A^T after every step"
-    cost = "1 gradient in W, O(m n r)"
+    own = "G itself, O(m n r)"
 
     tolerance: float = 0.0
     decay: bool = False

@@ -16,13 +16,13 @@ class Cayley(Optimizer):
 
     R is skew and has rank 2r; the rotation costs O(m r^2) by the Sherman-Morrison-Woodbury formula. From a start whose B has
     orthonormal columns, up to a number, such as balanced, it descends on W = W0 + s B A with B on the Stiefel manifold;
-    refused from a zero B. Dense tensors follow -g. Source: Wen & Yin 2013; the orthogonal flow of ODEtoODE (Choromanski et
-    al. 2020).
+    refused from a zero B. Dense tensors follow -g. Source: Wen & Yin 2013; the orthogonal flow of ODEtoODE, Choromanski
+    et al. 2020 (arXiv 2006.11421).
     """
 
     needs_factors = True
     conserves = "B^T B"
-    cost = "1 gradient, O((m+n) r^2)"
+    own = "O(m r^2 + r^3)"
 
     decay: bool = False
 

@@ -8,7 +8,7 @@ import torch
 
 from pinn_lora.flow import Flows
 from pinn_lora.lifts import Pair
-from pinn_lora.lifts.lora_pro import LoRAPro
+from pinn_lora.lifts.lora_pro import Gauge, LoRAPro
 from pinn_lora.lora import PairBlock
 from pinn_lora.metrics import Weights
 from pinn_lora.metrics.identity import Identity
@@ -25,13 +25,13 @@ class LoRAProAdamW(Optimizer):
         (B, A) <- (B, A) + h lift(s D A^T, s B^T D)
 
     with bias-corrected m^ and v^, decoupled weight decay and cosine decay. The moments are m x n numbers a layer. Dense
-    tensors follow Adam. Source: Wang et al., LoRA-Pro, ICLR 2025, algorithm 1.
+    tensors follow Adam. Source: Wang et al., LoRA-Pro, ICLR 2025 (arXiv 2407.18242), algorithm 1.
     """
 
     needs_factors = True
-    cost = "1 gradient, O(m n r)"
+    own = "O(m n r)"
 
-    gauge: str = "sylvester"
+    gauge: Gauge = "sylvester"
     damping: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.999

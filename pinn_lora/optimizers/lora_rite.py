@@ -12,16 +12,16 @@ from pinn_lora.ranges import AVERAGE, NOT_NEGATIVE, check_ranges
 
 @dataclass(frozen=True)
 class LoRARITE(Optimizer):
-    """LoRA-RITE (Yen et al., ICLR 2025; pytorch-optimizer's) on the factors, Adam with the same step size on all else.
+    """pytorch-optimizer's LoRA-RITE on the factors, Adam with the same step size on all else.
 
     Each factor's gradient is taken without the other's magnitude, its moments travel with the other's rotating basis.
     Published, gradients are clipped and skipped at 1; here not (`clip`, `skip` at 0 are off): losses of PDEs have their own
-    units. With cosine decay. Needs the extra `baselines`.
+    units. With cosine decay. Needs the extra `baselines`. Source: Yen et al., LoRA-RITE, ICLR 2025 (arXiv 2410.20625).
     """
 
     needs_factors = True
     conserves = "the step of B A does not depend on how it is factored"
-    cost = "1 gradient, O((m+n) r^2)"
+    own = "O((m+n) r^2 + r^3)"
 
     beta1: float = 0.9
     beta2: float = 0.999

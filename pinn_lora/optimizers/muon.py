@@ -12,11 +12,13 @@ from pinn_lora.ranges import AVERAGE, check_ranges
 
 @dataclass(frozen=True)
 class Muon(Optimizer):
-    """Muon (Jordan et al. 2024; torch's) on every factor or matrix, Adam with the same step size on biases; cosine decay.
+    """torch's Muon on every factor or matrix, Adam with the same step size on biases; cosine decay.
 
     The step is U V^T of the momentum's singular vectors, by five Newton-Schulz iterations in bfloat16, scaled to Adam's
-    root mean square. torch 2.9 and newer.
+    root mean square. torch 2.9 and newer. Source: Jordan et al., Muon, 2024.
     """
+
+    own = "O(a b min(a, b)) of each tensor a x b"
 
     momentum: float = 0.95
     nesterov: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from pinn_lora.catalog import choose
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
 from pinn_lora.ranges import AVERAGE, COUNT, COUNT_OR_NONE, check_ranges
+
+Basis = Literal["qr", "polar"]
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,16 @@ class ODLoRA(Optimizer):
 
     needs_factors = True
     rank_factor = 2
+    own = "O((m+n) r^2) where the bases are renewed"
 
-    basis: str = "qr"
+    basis: Basis = "qr"
     warmup: int = 10
     every: int = 10
     beta: float = 0.0
     decay: bool = False
 
     def __post_init__(self):
-        choose(self.basis, ["qr", "polar"], what="basis of od_lora")
+        choose(self.basis, get_args(Basis), what="basis of od_lora")
         check_ranges(self, warmup=COUNT_OR_NONE, every=COUNT, beta=AVERAGE)
 
     def start(self, blocks, theta, *, step_size, max_steps):

@@ -16,7 +16,8 @@ class RAD(Optimizer):
     """m, v as Adam's; theta <- theta - h c m / sqrt(delta^2 v + zeta), c = sqrt(1 - beta2^t) / (1 - beta1^t); cosine decay.
 
     The relativistic kinetic energy bounds every unknown's speed by h / delta. zeta rises from 1e-16 to 1 over the budget as
-    exp(40 (t / T - 1)) where `anneal`, else it is `zeta`. Source: Lyu et al., RAD, 2024, its published code, order 1.
+    exp(40 (t / T - 1)) where `anneal`, else it is `zeta`. Source: Lyu et al., RAD, 2024 (arXiv 2412.02291), its published code,
+    order 1.
     """
 
     beta1: float = 0.9

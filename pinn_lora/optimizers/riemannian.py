@@ -19,13 +19,13 @@ class Riemannian(Optimizer):
     """X <- the best rank-r approximation of X - h P_T(G), X = B A, P_T the projection on its tangent space; kept balanced.
 
     P_T(G) = P_B G + G P_A - P_B G P_A is the balanced lift's product step, with its damping `eps`; the retraction is the
-    singular value decomposition of a 2r x 2r matrix, O((m+n) r^2). Dense tensors follow -g. Source: fixed-rank Riemannian
-    descent, e.g. Vandereycken 2013, Absil & Oseledets 2015.
+    singular value decomposition of a 2r x 2r matrix, O((m+n) r^2). Dense tensors follow -g. Source: Vandereycken 2013
+    (arXiv 1209.3834); Absil & Oseledets 2015.
     """
 
     needs_factors = True
     conserves = "B^T B = A A^T after every step"
-    cost = "1 gradient, O((m+n) r^2)"
+    own = Balanced.cost
 
     eps: float = 1e-6
     decay: bool = False

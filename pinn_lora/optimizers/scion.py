@@ -12,9 +12,11 @@ from pinn_lora.ranges import Range, check_ranges
 class Scion(Optimizer):
     """d <- (1 - a) d + a g, theta <- theta - h lmo(d): the spectral ball for factors and matrices, the Euclidean for biases.
 
-    The step's length does not depend on the gradient's: with cosine decay. Source: Pethick et al. 2025; the steps are
-    pytorch-optimizer's, of the extra `baselines`.
+    The step's length does not depend on the gradient's: with cosine decay. Source: Pethick et al., Scion, 2025 (arXiv
+    2502.07529); the steps are pytorch-optimizer's, of the extra `baselines`.
     """
+
+    own = "O(a b min(a, b)) of each tensor a x b"
 
     a: float = 0.1
     decay: bool = True

@@ -19,7 +19,7 @@ class SDLoRA(Optimizer):
 
     A layer's factors are [a_1 B_1, ..., B] and [A_1; ...; A], each part of `rank` (0: there is no past), the newest last: a
     chain over members of a family, see `pinn_lora.sd_lora`. dL/da_k = <g_{a_k B_k}, B_k>. Source: Wu et al., SD-LoRA, ICLR
-    2025 (there the newest pair has a magnitude of its own, too).
+    2025 (arXiv 2501.13198); there the newest pair has a magnitude of its own, too.
     """
 
     needs_factors = True

@@ -10,9 +10,10 @@ from pinn_lora.ranges import AVERAGE, COUNT, check_ranges
 
 @dataclass(frozen=True)
 class SOAP(Optimizer):
-    """SOAP (Vyas et al. 2024; pytorch-optimizer's) on every factor or matrix, biases by its Adam; with cosine decay.
+    """pytorch-optimizer's SOAP on every factor or matrix, biases by its Adam; with cosine decay.
 
-    The eigenbases are renewed every `every` steps. Its first step only measures. Needs the extra `baselines`.
+    The eigenbases are renewed every `every` steps. Its first step only measures. Needs the extra `baselines`. Source: Vyas
+    et al., SOAP, 2024 (arXiv 2409.11321).
     """
 
     beta1: float = 0.95
@@ -22,6 +23,11 @@ class SOAP(Optimizer):
 
     def __post_init__(self):
         check_ranges(self, beta1=AVERAGE, beta2=AVERAGE, every=COUNT)
+
+    @property
+    def cost(self):
+        bases = f"O(a^3 + b^3) every {self.every} steps"
+        return f"{self.evaluates}, O(a b (a+b)) of each tensor a x b, {bases}"
 
     def start(self, blocks, theta, *, step_size, max_steps):
         def make(pairs, dense):

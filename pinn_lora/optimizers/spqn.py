@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from pinn_lora.optimizers.lbfgs import LBFGS, LBFGSRun
 from pinn_lora.ranges import COUNT, check_ranges
 from pinn_lora.wolfe import Place, evaluate, strong_wolfe
 
+Kind = Literal["multiplicative", "additive"]
+FRESH = 1.2  # gradients a local step takes on average: a new history starts with longer line searches
+OWN = 3.0  # of the step itself: where it starts, where the local steps ended, and the global step's line search
+
 
 @dataclass(frozen=True)
 class SPQN(Optimizer):
@@ -23,20 +28,29 @@ class SPQN(Optimizer):
 
     additive: every layer starts from theta, and their changes are added along a line search; multiplicative: each sees the
     changes before its own. The global step's pair is (theta', g') - (theta'', g'') with theta'' where the local steps ended.
-    One layer has nothing to decompose: then it is L-BFGS. Source: Kopanicakova, Kothari, Karniadakis & Krause 2023; from
-    their abstract and others' notes, reconstructed: the line search along the sum of the changes is ours.
+    One layer has nothing to decompose: then it is L-BFGS. Source: Kopanicakova, Kothari, Karniadakis & Krause 2023 (arXiv
+    2306.17648); from their abstract and others' notes, reconstructed: the line search along the sum of the changes is ours.
     """
 
     adaptive = True
-    cost = "`local` gradients a layer, 2 to 4 more, O(history P)"
+    own = "O(history P)"
 
-    kind: str = "multiplicative"
+    kind: Kind = "multiplicative"
     local: int = 10
     history: int = 10
 
     def __post_init__(self):
-        choose(self.kind, ["additive", "multiplicative"], what="kind of spqn")
+        choose(self.kind, get_args(Kind), what="kind of spqn")
         check_ranges(self, local=COUNT, history=COUNT)
+
+    @property
+    def cost(self):
+        return f"{1.0 + FRESH * self.local:.0f} gradients a layer, {OWN:g} more, {self.own}"
+
+    def gradients(self, layers):
+        if layers == 1:
+            return LBFGS(history=self.history).gradients(layers)
+        return layers * (1.0 + FRESH * self.local) + OWN
 
     def start(self, blocks, theta, *, step_size, max_steps):
         layers: dict[str, list[slice]] = {}
