@@ -94,7 +94,7 @@ class MethodConfig(Strict):
     step_sizes: list[float] | None = Field(None, min_length=1)
     max_steps: int | None = Field(None, ge=1)
     max_seconds: float | None = Field(None, gt=0)
-    cases: list[int] | None = None  # which cases, by their place from 1; all where not given
+    cases: list[int] | None = Field(None, min_length=1)  # which cases, by their place from 1; all where not given
 
     @field_validator("step_sizes")
     @classmethod

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -190,6 +191,11 @@ def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:
             tuned = len(step_sizes) > 1 and not case.config.full_scan
             seeds = config.seeds[:1] if tuned else config.seeds
             found += [Job(case, method, start, h, seed) for start in starts for h in step_sizes for seed in seeds]
+    for name, count in Counter(job.id for job in found).items():
+        if count > 1:
+            raise ConfigError(
+                f"the run {name} is planned {count} times: name each method, start and step size once a case"
+            )
     return found
 
 

@@ -197,7 +197,10 @@ PRESETS: dict[str, Preset] = {
     ),
     # quasi-Newton
     "lora-lbfgs": _whole(
-        "plain LoRA by L-BFGS, until its line search stops or its loss creeps", LBFGS(), source="Liu & Nocedal 1989", step_size=1.0
+        "plain LoRA by L-BFGS, until its line search stops or its loss creeps",
+        LBFGS(),
+        source="Liu & Nocedal 1989",
+        step_size=1.0,
     ),
     "full-lbfgs": _whole(
         "all weights by L-BFGS, until its line search stops or its loss creeps",

@@ -71,6 +71,13 @@ def test_step_sizes_that_round_alike_are_runs_of_their_own():
     assert len({job.id for job in plan_jobs(config, plan_cases(config))}) == 3
 
 
+@pytest.mark.parametrize("twice", ["step_sizes = [1e-2, 1e-2]", 'starts = ["zero_b", "zero_b"]'])
+def test_a_run_that_stands_twice_is_refused(twice):
+    config = check(f"{MINIMAL}{twice}\n")
+    with pytest.raises(ConfigError, match=r"the run 01-.*--lora-adam--zero_b--.*--seed0 is planned 2 times"):
+        plan_jobs(config, plan_cases(config))
+
+
 @pytest.mark.parametrize(
     "change", ['base = { nu = "0.10001/pi" }', 'weights = { residual = 2.0 }\nbase = { nu = "0.1/pi" }']
 )
