@@ -33,15 +33,55 @@ def test_it_is_plain_gradient_descent_in_the_balanced_factorisation(shape, scale
     assert_equal(dB @ pair.A + pair.B @ dA, expected, 1e-9)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("options", [{}, {"eps": 0.5}], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_product_step_depends_on_the_product_alone(shape):
+def test_damping_is_felt_by_the_singular_values_of_the_product_alone(shape, options, scale):
+    """-s^2 (G V (sigma^2 + eps^2)^1/2 V^T + U sigma^2 (sigma^2 + eps^2)^-1/2 U^T G) by the SVD of B A."""
+    pair, G, gB, gA = pair_and_gradients(shape, scale)
+    lift, r = build("refactored", options), shape[2]
+    U, sigma, V = torch.linalg.svd(pair.B @ pair.A, full_matrices=False)
+    U, sigma, V = U[:, :r], sigma[:r], V[:r]
+    damped = (sigma**2 + lift.eps**2).sqrt()
+    expected = -scale * (G @ (V.T * damped) @ V + (U * sigma**2 / damped) @ U.T @ G)
+    dB, dA = lift.velocity(pair, gB, gA, None)
+    assert_equal(dB @ pair.A + pair.B @ dA, expected, 1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"eps": 0.5}, EXACT], ids=str)
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_product_step_depends_on_the_product_alone(shape, size, options):
+    """At the default damping, too, and however unlike the factors' lengths are: (B X, X^-1 A) for an X of that size."""
     pair, G, gB, gA = pair_and_gradients(shape)
     X = torch.randn(shape[2], shape[2], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    X = X + 3.0 * torch.eye(shape[2], dtype=torch.float64)
+    X = size * (X + 3.0 * torch.eye(shape[2], dtype=torch.float64))
     other = Pair(pair.B @ X, torch.linalg.solve(X, pair.A), 1.0)
-    lift = build("refactored", EXACT)
+    lift = build("refactored", options)
     expected = product_jacobian(pair) @ velocity(lift, pair, gB, gA)
     assert_equal(product_jacobian(other) @ velocity(lift, other, G @ other.A.T, other.B.T @ G), expected, 1e-9)
+
+
+def test_from_either_zero_factor_the_other_moves_by_eps_of_full_fine_tuning():
+    """B = 0: dB A = -eps G P_A. A = 0: B dA = -eps P_B G. In whatever factors the one that is not zero is written."""
+    pair, G, *_ = pair_and_gradients((5, 4, 2))
+    lift, X = build("refactored"), torch.tensor([[1.5, 0.5], [0.0, 0.6]]).double()
+    none = torch.zeros_like(X)
+    for left, right in ((none, X), (none, X @ X), (X, none), (X @ X, none)):
+        B, A = pair.B @ left, right @ pair.A
+        dB, dA = lift.velocity(Pair(B, A, 1.0), G @ A.T, B.T @ G, None)
+        assert_equal(dB @ A, -lift.eps * G @ torch.linalg.pinv(A) @ A, 1e-9)
+        assert_equal(B @ dA, -lift.eps * B @ torch.linalg.pinv(B) @ G, 1e-9)
+
+
+def test_rows_of_a_that_depend_on_others_are_no_harm():
+    """A of rank 1 with two rows: the step is finite, and the loss falls along it."""
+    pair, G, *_ = pair_and_gradients((5, 4, 2))
+    A = torch.cat([pair.A[:1], pair.A[:1]])
+    dB, dA = build("refactored").velocity(Pair(pair.B, A, 1.0), G @ A.T, pair.B.T @ G, None)
+    step = dB @ A + pair.B @ dA
+    assert step.isfinite().all()
+    assert (G * step).sum() < 0
 
 
 def test_on_the_balanced_manifold_it_is_plain_lora():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.lifts import Lift, Mass, relative_damping, symmetric
+from pinn_lora.lifts import Lift, Mass, symmetric
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
@@ -13,32 +13,43 @@ class Refactored(Lift):
     """dB = -g_B T^-1, dA = -T g_A with T S T = K, the geometric mean of S^-1 and K (r, r).
 
     B A = (B X) (X^-1 A) for every X; with X X^T = T both factors have the same Gram matrix, and this is the gradient there,
-    brought back. So the product step depends on B A alone, and scales with s^2. M = diag(I (x) T, T^-1 (x) I). S and K carry
-    lam = eps tr(S + K) / (2 r). Source: Zhang et al., RefLoRA, 2025 (arXiv 2505.18877).
+    brought back. So the product step depends on B A = U sigma V^T alone, and scales with s^2. Damping keeps that: it is added
+    to K^1/2 S K^1/2, whose eigenvalues are sigma^2,
+
+        T = K^1/2 (K^1/2 S K^1/2 + eps^2 I)^-1/2 K^1/2,
+        dB A + B dA = -s^2 (G V (sigma^2 + eps^2)^1/2 V^T + U sigma^2 (sigma^2 + eps^2)^-1/2 U^T G),
+
+    so eps is a length of B A, and the step from B = 0 is eps times full fine-tuning's in the rows of A, all of which B moves.
+    S and K change places where A = 0. M = diag(I (x) T, T^-1 (x) I). Source: Zhang et al., RefLoRA, 2025 (arXiv 2505.18877);
+    the damping is ours: published, the first steps from B = 0 are plain LoRA's, or both factors start random.
     """
 
     full_units = False
     conserves = "the path of B A does not depend on how it is factored"
 
-    eps: float = 1e-4
+    eps: float = 1e-2
 
     def __post_init__(self):
         check_ranges(self, eps=NOT_NEGATIVE)
 
     def _means(self, pair):
-        """T and T^-1, by S = U s U^T and U s^1/2 U^T K U s^1/2 U^T = V q V^T: T = Y Y^T with Y = U s^-1/2 U^T V q^1/4."""
-        lam = relative_damping(pair, self.eps)
-        if not lam.isfinite():  # factors that overflowed: eigh would raise
-            broken = torch.full_like(pair.S, torch.nan)
+        """T and T^-1."""
+        if pair.A.any():
+            return self._mean(pair.S, pair.K)
+        return self._mean(pair.K, pair.S)[::-1]
+
+    def _mean(self, S, K):
+        """T = Z Z^T and T^-1 = Y Y^T by K = V k V^T and K^1/2 S K^1/2 = Q q Q^T: Z = K^1/2 Q (q + eps^2)^-1/4."""
+        if not (S.trace() * K.trace()).isfinite():  # factors that overflowed: eigh would raise
+            broken = torch.full_like(S, torch.nan)
             return broken, broken
-        s, U = torch.linalg.eigh(pair.S)
-        root = (s.clamp_min(0.0) + lam).sqrt()
-        half = (U * root) @ U.T
-        q, V = torch.linalg.eigh(symmetric(half @ (pair.K + lam * s.new_ones(len(s)).diag()) @ half))
-        q = q.clamp_min(0.0).sqrt().sqrt()
-        Y = (U / root) @ (U.T @ V) * q
-        inverse = half @ V / q
-        return Y @ Y.T, inverse @ inverse.T
+        k, V = torch.linalg.eigh(K)
+        k = k.clamp_min(0.0) + 10.0 * torch.finfo(k.dtype).eps * K.trace() / len(k)  # rows of A that depend on others
+        half = (V * k.sqrt()) @ V.T
+        q, Q = torch.linalg.eigh(symmetric(half @ S @ half))
+        fourth = (q.clamp_min(0.0) + self.eps**2).sqrt().sqrt()
+        Z, Y = half @ Q / fourth, (V / k.sqrt()) @ (V.T @ Q) * fourth
+        return Z @ Z.T, Y @ Y.T
 
     def velocity(self, pair, g_B, g_A, metric):
         T, inverse = self._means(pair)
