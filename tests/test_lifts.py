@@ -124,6 +124,23 @@ def test_the_product_step_does_not_depend_on_the_scale(name, options, shape):
         assert_equal(steps[scale], steps[1.0] * (1.0 if lift.full_units else scale**2))
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_the_product_step_does_not_depend_on_a_rotation_of_the_factors(name, options, shape, scale):
+    """(B R, R^T A) with R^T R = I: the same B A, S and K turned."""
+    pair, G, gB, gA = pair_and_gradients(shape, scale)
+    R = torch.linalg.qr(
+        torch.randn(shape[2], shape[2], generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    ).Q
+    other = Pair(pair.B @ R, R.T @ pair.A, scale)
+    lift = build(name, options)
+    metric = metric_of(lift, pair)
+    dB, dA = lift.velocity(pair, gB, gA, metric)
+    hB, hA = lift.velocity(other, scale * G @ other.A.T, scale * other.B.T @ G, metric)
+    assert_equal(hB @ other.A + other.B @ hA, dB @ pair.A + pair.B @ dA)
+
+
 class Largest(TorchDispatchMode):
     """The number of entries of the largest tensor that any operation makes."""
 
@@ -345,6 +362,23 @@ def test_block_diagonal_counts_the_common_part_twice(shape):
     dB, dA = build("block_diagonal", {"eps": 0.0}).velocity(pair, gB, gA, plain(pair))
     P_B, P_A = pair.B @ torch.linalg.pinv(pair.B), torch.linalg.pinv(pair.A) @ pair.A
     assert_equal(dB @ pair.A + pair.B @ dA, -(P_B @ G + G @ P_A))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("side", ["B", "A"])
+@pytest.mark.parametrize("eps", [0.0, 1e-4, 1.0])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_one_factor_is_damped_least_squares_in_its_factor_and_the_other_stays(shape, eps, side, scale):
+    """The block of J of the factor that moves; zeros for the other."""
+    pair, G, gB, gA = pair_and_gradients(shape, scale)
+    J, lam, size = product_jacobian(pair), relative_damping(pair, eps), pair.B.numel()
+    columns = J[:, :size] if side == "B" else J[:, size:]
+    stacked = scale * torch.cat([columns, lam.sqrt() * torch.eye(columns.shape[1], dtype=torch.float64)])
+    target = -flat(G, torch.zeros(columns.shape[1], dtype=torch.float64))
+    moving = torch.linalg.lstsq(stacked, target[:, None]).solution[:, 0]
+    zeros = torch.zeros(J.shape[1] - columns.shape[1], dtype=torch.float64)
+    expected = torch.cat([moving, zeros] if side == "B" else [zeros, moving])
+    assert_equal(velocity(build("one_factor", {"side": side, "eps": eps}), pair, gB, gA), expected)
 
 
 # chain_rule: plain LoRA
