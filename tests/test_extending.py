@@ -13,6 +13,31 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 PAGE = (CHECKOUT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`(pinn_lora/\S+\.py)`\n```python\n(.*?)^```$", PAGE, flags=re.S | re.M))
+WITHOUT_A_TABLEAU = (
+    "pinn_lora/integrators/two_eulers.py",
+    """\"\"\"Two steps of Euler.\"\"\"
+
+from dataclasses import dataclass
+
+from pinn_lora.integrators import Integrator, Step
+
+
+@dataclass(frozen=True)
+class TwoEulers(Integrator):
+    \"\"\"Two steps of Euler: as the page's last words on integrators say, with step, order and gradients.\"\"\"
+
+    order = 1
+
+    @property
+    def gradients(self):
+        return 2
+
+    def step(self, flow, theta, h):
+        value, first = flow.velocity(theta)
+        half = theta + 0.5 * h * first
+        return Step(half + 0.5 * h * flow.velocity(half)[1], True, h, value)
+""",
+)
 METHOD = re.search(r"```toml\n(.*?)```", PAGE, flags=re.S)[1]
 
 
@@ -22,7 +47,7 @@ def copy(tmp_path_factory) -> Path:
     for name in ("pinn_lora", "problems", "configs", "tests"):
         shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(CHECKOUT / "pyproject.toml", folder)
-    for path, text in FILES.items():
+    for path, text in [*FILES.items(), WITHOUT_A_TABLEAU]:
         (folder / path).write_text(text)
     return folder
 
@@ -53,9 +78,10 @@ def test_they_are_listed(copy):
 
 @pytest.mark.slow
 def test_they_are_tested(copy):
-    files = ["tests/test_lifts.py", "tests/test_integrators.py"]
-    said = python("-m", "pytest", "-v", *files, "-k", "jacobi or ralston", "-p", "no:cacheprovider", cwd=copy)
-    for file, name in zip(files, ("jacobi", "ralston"), strict=True):
+    lifts, integrators = "tests/test_lifts.py", "tests/test_integrators.py"
+    names = "jacobi or ralston or two_eulers"
+    said = python("-m", "pytest", "-v", lifts, integrators, "-k", names, "-p", "no:cacheprovider", cwd=copy)
+    for file, name in ((lifts, "jacobi"), (integrators, "ralston"), (integrators, "two_eulers")):
         assert len(re.findall(rf"^{file}::\S*{name}\S* PASSED", said, flags=re.M)) >= 5
 
 

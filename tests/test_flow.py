@@ -193,6 +193,20 @@ def test_a_preset_says_what_it_is(name):
         assert preset.method.integrator.adaptive
 
 
+def test_lora_plus_moves_b_sixteen_times_as_fast_as_a():
+    """As published, by gradient descent and by Adam, whose first step is the rate times the gradient's sign."""
+    objective = objective_of()
+    theta = objective.blocks.read(objective.network)
+    g = objective.gradient(theta)[1]
+    for name, slope in (("lora-plus", g), ("lora-plus-adam", g.sign())):
+        run = PRESETS[name].method.start(objective.blocks, theta, step_size=1e-3, max_steps=10**9)
+        moved = (theta - run.step(objective, theta).theta) / 1e-3
+        for block in objective.blocks.pairs:
+            (mB, mA), (gB, gA) = block.split(moved[block.slice]), block.split(slope[block.slice])
+            torch.testing.assert_close(mB, 16.0 * gB, rtol=1e-4, atol=1e-9)  # Adam's eps of 1e-8 beside |g|
+            torch.testing.assert_close(mA, gA, rtol=1e-4, atol=1e-9)
+
+
 def test_the_presets_of_the_main_job_are_there():
     assert set(PRESETS) >= {
         *("lora-sgd", "scaled-gd", "odelora-euler", "odelora-heun", "odelora-rk4", "odelora-implicit"),

@@ -42,13 +42,14 @@ class Integrator(ABC):
     adaptive: bool = False
 
     @property
-    def gradients(self) -> int | None:
-        return None
+    def gradients(self) -> int:
+        """How many an explicit step takes; of an adaptive method, one that is accepted after another."""
+        return 1
 
     @property
-    @abstractmethod
     def cost(self) -> str:
         """What a step evaluates."""
+        return "1 gradient" if self.gradients == 1 else f"{self.gradients} gradients"
 
     @abstractmethod
     def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
@@ -72,10 +73,6 @@ class RungeKutta(Integrator):
     def gradients(self) -> int:
         return len(self.tableau.b)
 
-    @property
-    def cost(self) -> str:
-        return counted(self.gradients)
-
     def stages(self, flow: Flow, theta: Tensor, h: float) -> tuple[float, list[Tensor]]:
         """f(theta) and k_1, k_2 ..."""
         value, first = flow.velocity(theta)
@@ -87,11 +84,6 @@ class RungeKutta(Integrator):
     def step(self, flow: Flow, theta: Tensor, h: float) -> Step:
         value, stages = self.stages(flow, theta, h)
         return Step(theta + h * combine(self.tableau.b, stages), True, h, value)
-
-
-def counted(count: int) -> str:
-    """ "1 gradient", "2 gradients"."""
-    return "1 gradient" if count == 1 else f"{count} gradients"
 
 
 def combine(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:

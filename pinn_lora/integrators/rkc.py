@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pinn_lora.integrators import Integrator, Step, counted
+from pinn_lora.integrators import Integrator, Step
 from pinn_lora.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 
@@ -44,10 +44,6 @@ class RKC(Integrator):
     @property
     def gradients(self):
         return self.stages
-
-    @property
-    def cost(self):
-        return counted(self.gradients)
 
     def step(self, flow, theta, h):
         T, w0, w1 = self._chebyshev()
