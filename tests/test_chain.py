@@ -9,6 +9,7 @@ from pinn_lora.problems.burgers import Burgers
 from small_objective import assert_close, objective_of, started
 
 import pinn_lora as pl
+from pinn_lora import chain
 from pinn_lora.lora import LoRALinear
 from pinn_lora.optimizers.sd_lora import SDLoRA
 
@@ -42,6 +43,28 @@ def test_restarts_lift_the_rank(base, target):
     assert steps == sorted(set(steps)) and steps[-1] == 240
     assert tuned.history[-1].held_out_loss < 0.8 * tuned.history[0].held_out_loss
     assert tuned.base is base
+
+
+def test_a_round_on_either_side_moves_the_weights_and_lowers_the_loss(base, target, monkeypatch):
+    """The side that is trained starts from zero and the other does not: else a round would stand still."""
+    sides, real = [], chain.finetune
+
+    def finetune(*given, **options):
+        found = real(*given, **options)
+        sides.append(options["method"].lift.side)
+        assert found.history[-1].held_out_loss < 0.9 * found.history[0].held_out_loss
+        for layer in layers(found).values():
+            trained, kept = (layer.B, layer.A) if sides[-1] == "B" else (layer.A, layer.B)
+            assert trained.abs().min() > 0 and kept.abs().min() > 0
+        return found
+
+    monkeypatch.setattr(chain, "finetune", finetune)
+    for seed in range(4):
+        tuned = pl.rac_lora(base, target, rounds=1, rank=2, max_steps=20, points=200, seed=seed)
+        for k in (1, 2):
+            change = tuned.network.layers[k].weight - base.network.layers[k].weight
+            assert torch.linalg.matrix_rank(change.detach(), rtol=1e-8) == 2
+    assert set(sides) == {"A", "B"}
 
 
 def test_every_link_of_a_chain_begins_as_the_one_before(family):

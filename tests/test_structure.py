@@ -6,12 +6,13 @@ import math
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from small_objective import objective_of
 
 import pinn_lora as pl
 from pinn_lora.lora import Blocks, LoRALinear, singular_factors
 from pinn_lora.objective import Objective
 from pinn_lora.points import first_points
-from pinn_lora.structure import _expansion, greedy
+from pinn_lora.structure import _expansion, _gated, greedy
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,21 @@ def test_greedy_is_near_the_best_of_all_choices(seed):
         assert gains[tuple(sorted(kept))] >= 0.9 * max(gains.values())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_takes_the_best_of_what_is_left_each_time(seed):
+    """In that order: what lowers the modelled loss most when it comes back to those that are there already."""
+    generator, size = torch.Generator().manual_seed(seed), 8
+    sigma = torch.rand(size, generator=generator, dtype=torch.float64) + 0.1
+    J = torch.randn(12, size, generator=generator, dtype=torch.float64)
+    H, g = J.T @ J, 0.1 * torch.randn(size, generator=generator, dtype=torch.float64)
+    expected: list[int] = []
+    for _ in range(size):
+        dropped = set(range(size)) - set(expected)
+        expected.append(min(dropped, key=lambda k: modelled(sigma, g, H, dropped - {k})))
+    for budget in (1, 4, size):
+        assert greedy(sigma, g, H, budget) == expected[:budget]
+
+
 def test_ranks_fit_the_budget_and_a_new_run_takes_them(tuned, base, target):
     total = sum(len(singular_factors(layer)[1]) for layer in layers(tuned).values())
     assert sum(pl.select_ranks(tuned, total, points=300).values()) == total
@@ -129,6 +145,37 @@ def test_layers_are_chosen_by_their_gated_change(base, target):
     assert everything[:2] == chosen
     tuned = pl.finetune(base, target, targets=chosen, rank=1, max_steps=25, points=400)
     assert tuned.relative_l2() < tuned.compare_to_base()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_only_layer_that_changes_is_the_one_chosen(target, number):
+    """Where a layer's weight is zero, and no layer has a bias, no other has a gradient: in a first step it moves alone."""
+    network = pl.MLP(target.domain, width=5, depth=3, periodic=target.periodic, seed=1)
+    with torch.no_grad():
+        network.layers[number].weight.zero_()
+    options = {"rank": 2, "steps": 1, "points": 100}
+    assert pl.select_layers(pl.Solution(target, network), target, 1, **options) == [f"layers.{number}"]
+
+
+def test_a_gate_scales_its_layers_change_and_its_gradient_is_that_of_the_loss():
+    """By central differences, which are good to about 1e-8 here, of the loss with every B scaled in place."""
+    objective = objective_of(targets="all", rank=1)
+    blocks, theta = objective.blocks, objective.blocks.read(objective.network).requires_grad_()
+    gates = torch.linspace(-1.5, 1.0, len(blocks.pairs)).double().requires_grad_()
+
+    def scaled(gates: torch.Tensor) -> torch.Tensor:
+        found = theta.detach().clone()
+        for block, gate in zip(blocks.pairs, gates, strict=True):
+            block.split(found[block.slice])[0].mul_(1.0 / (1.0 + math.exp(-float(gate))))
+        return found
+
+    gated = _gated(blocks, theta, gates.sigmoid())
+    torch.testing.assert_close(gated.detach(), scaled(gates.detach()), rtol=1e-14, atol=0)
+    gated.backward(objective.gradient(gated.detach())[1])
+    e = 1e-5
+    for k, change in enumerate(e * torch.eye(len(gates)).double()):
+        ends = [objective.value(scaled(gates.detach() + sign * change)) for sign in (1, -1)]
+        assert float(gates.grad[k]) == pytest.approx((ends[0] - ends[1]) / (2 * e), rel=1e-6)
 
 
 def test_bad_input_gets_one_sentence(base, target, tuned):
