@@ -23,11 +23,16 @@ def rac_lora(
 ) -> Solution:
     """Adapts in rounds: one factor, chosen at random, stays at a random value, the other is trained from zero by Adam, and the
     product is merged; so the change has rank up to `rounds` times the adapter's. `options` go to `finetune` (rank, max_steps
-    of a round, points ...). The result's network is merged; its history is that of all rounds. Source:
-    Malinovsky et al., RAC-LoRA, 2024 (arXiv 2410.08305).
+    of a round, points ...). The result's network is merged; its history is that of all rounds. Source: Malinovsky et al.,
+    RAC-LoRA, 2024 (arXiv 2410.08305). Raises ValueError for less than one round and for an option that every round chooses.
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; it must be at least 1")
+    for name in ("method", "initializer", "start"):
+        if name in options:
+            raise ValueError(
+                f"{name}={options[name]!r} is given, and every round of rac_lora has its own; leave {name} out"
+            )
     generator, now = torch.Generator().manual_seed(seed), base
     for k in range(rounds):
         side = "BA"[int(torch.randint(2, (), generator=generator))]

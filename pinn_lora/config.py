@@ -218,9 +218,10 @@ def _sentence(error: Any, model: type[BaseModel], parts: Mapping[str, type[BaseM
             return f"{key}: {sentence}"
     if error["type"] == "missing":
         return f"{key} is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    told = error["msg"]
+    message = str(error["ctx"]["error"]) if error["type"] == "value_error" else told[0].lower() + told[1:]
     value = f" = {error['input']!r}" if not isinstance(error["input"], dict) else ""
-    return (f"{key}{value}: " if key else "") + message[0].lower() + message[1:]
+    return (f"{key}{value}: " if key else "") + message
 
 
 def coefficient(value: Any) -> Any:

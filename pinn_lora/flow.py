@@ -207,10 +207,13 @@ class Method:
         object.__setattr__(self, "metric", build(metrics, Metric, self.metric))
         object.__setattr__(self, "lift", build(lifts, Lift, self.lift))
         object.__setattr__(self, "integrator", build(integrators, Integrator, self.integrator))
-        kind, lift = type(self.integrator).__name__, type(self.lift).__name__
+        kind = type(self.integrator).__name__
         if self.integrator.implicit and not self.lift.has_mass:
+            others = ", ".join(name for name in names(lifts) if build(lifts, Lift, name).has_mass)
+            own = f", or {self.lift.mass_option}" if self.lift.mass_option else ""
             raise ValueError(
-                f"{kind} needs the lift's mass and {lift} has none; take an explicit integrator such as rk4"
+                f"{kind} needs the lift's mass and {self.lift} has none; take an explicit integrator such as rk4, or a lift "
+                f"with a mass ({others}){own}"
             )
         check_metric(self.lift, self.metric)
         if self.decay and self.integrator.adaptive:
@@ -233,7 +236,7 @@ class Method:
 
     def gradients(self, layers: int) -> float | None:
         """How many gradients an accepted step takes; None for an implicit one, which takes something else."""
-        return self.integrator.gradients
+        return None if self.implicit else self.integrator.gradients
 
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> FlowRun:
         return FlowRun(self, step_size, max_steps)

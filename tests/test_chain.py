@@ -120,6 +120,11 @@ def test_the_gradient_of_a_magnitude_is_autograds():
 def test_bad_input_gets_one_sentence(base, target):
     with pytest.raises(ValueError, match="rounds is 0; it must be at least 1"):
         pl.rac_lora(base, target, rounds=0)
+    for name in ("method", "initializer", "start"):
+        with pytest.raises(
+            ValueError, match=rf"^{name}='lora-adam' is given, and every round .*has its own; leave {name} out$"
+        ):
+            pl.rac_lora(base, target, **{name: "lora-adam"})
     with pytest.raises(ValueError, match="sd_lora was given no problems"):
         pl.sd_lora(base, [])
     with pytest.raises(

@@ -171,6 +171,16 @@ def test_what_acts_on_factors_alone_is_refused_where_all_weights_are_trained(par
             'name = "m"\noptimizer = { name = "rad", beta1 = 1.0 }',
             "rad: beta1 is 1.0; it must be at least 0 and below 1",
         ),
+        (
+            'name = "lora-adam"',
+            'name = "m"\nlift = "lora_pro"\nintegrator = "rosenbrock_euler"',
+            "x.toml: RosenbrockEuler needs the lift's mass and LoRAPro(gauge='sylvester', eps=0.0001) has none;",
+        ),
+        (
+            'name = "lora-adam"',
+            'name = "m"\nmetric = "adafactor"',
+            "x.toml: ChainRule follows the same direction whatever the metric is",
+        ),
         ('name = "lora-adam"', 'name = "lora-adam"\ncases = [2]', "names case 2; there are cases 1 to 1"),
         ('problem = "burgers"', 'problem = "burger"', "there is no problem 'burger'; did you mean 'burgers'?"),
         ("nu = 0.05", "mu = 0.05", "there is no coefficient of burgers 'mu'; did you mean 'nu'?"),

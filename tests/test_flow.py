@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
@@ -104,13 +105,25 @@ def test_a_method_that_does_not_exist_is_refused_when_it_is_built(parts, message
 def test_a_lift_without_a_mass_goes_with_explicit_integrators_only(integrator):
     if catalog.find(integrators, Integrator, integrator).implicit:
         with pytest.raises(
-            ValueError, match=r"needs the lift's mass and Massless has none; take an explicit integrator"
+            ValueError, match=r"needs the lift's mass and Massless\(\) has none; take an explicit integrator"
         ):
             pl.Method(lift=Massless(), integrator=integrator)
     else:
         objective = objective_of()
         run, theta = started(pl.Method(lift=Massless(), integrator=integrator), objective, 1e-4)
         assert objective.value(run.step(objective, theta).theta) < objective.value(theta)
+
+
+def test_what_is_advised_in_place_of_a_lift_without_a_mass_works():
+    with pytest.raises(
+        ValueError, match=r"LoRAPro\(gauge='sylvester', .*with a mass \(.+\), or lora_pro with the"
+    ) as caught:
+        pl.Method(lift="lora_pro", integrator="rosenbrock_euler")
+    explicit, others, gauge = re.search(r"such as (\w+), .*\((.*)\), .* gauge (\w+)$", str(caught.value)).groups()
+    pl.Method(lift="lora_pro", integrator=explicit)
+    for lift in (*others.split(", "), {"name": "lora_pro", "gauge": gauge}):
+        assert pl.Method(lift=lift, integrator="rosenbrock_euler").implicit
+    assert "balanced" in others
 
 
 def test_a_metric_that_the_lift_does_not_see_is_refused():

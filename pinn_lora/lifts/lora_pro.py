@@ -26,6 +26,7 @@ class LoRAPro(Lift):
     """
 
     conserves = "B^T B - A A^T in gauge sylvester without damping"
+    mass_option = "lora_pro with the gauge symmetry"
 
     gauge: Gauge = "sylvester"
     eps: float = 1e-4
