@@ -17,6 +17,7 @@ from pinn_lora.networks.modified_mlp import ModifiedMLP
 from pinn_lora.networks.pirate_net import PirateNet
 from pinn_lora.objective import Objective
 from pinn_lora.problem import Problem, data, dirichlet, initial, neumann, periodic, robin
+from pinn_lora.rslora import RSLoRA
 from pinn_lora.solution import Record, Solution, Status
 from pinn_lora.structure import select_layers, select_ranks
 from pinn_lora.training import finetune, pretrain
@@ -33,6 +34,7 @@ __all__ = [
     "Objective",
     "PirateNet",
     "Problem",
+    "RSLoRA",
     "Record",
     "Solution",
     "Status",

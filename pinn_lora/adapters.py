@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pinn_lora.folders import in_use, plain_path
 from pinn_lora.lora import LoRALinear, freeze, merge
 from pinn_lora.networks import Network
 from pinn_lora.problem import Problem
+from pinn_lora.rslora import RSLoRA, described, scale_of
 from pinn_lora.scalars import json_text
 
 PREFIX = "base_model.model."
@@ -160,12 +162,16 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
     rank = max(ranks.values())
     other = {name: r for name, r in ranks.items() if r != rank}
     biases = [name.rpartition(".")[0] for name in dense if name.endswith(".bias")]
+    stable = isinstance(
+        first.scaling, RSLoRA
+    )  # then s = lora_alpha / sqrt(r) with one alpha, else lora_alpha / r with one s
     config = {
         "peft_type": "LORA",
         "r": rank,
-        "lora_alpha": first.scale * rank,
+        "lora_alpha": first.scale * (math.sqrt(ranks[next(iter(layers))]) if stable else rank),
+        "use_rslora": stable,
         "rank_pattern": other,
-        "alpha_pattern": {name: first.scale * r for name, r in other.items()},
+        "alpha_pattern": {} if stable else {name: first.scale * r for name, r in other.items()},
         "target_modules": list(layers),
         "bias": "none" if not biases else "lora_only" if set(biases) <= set(layers) else "all",
         "inference_mode": True,
@@ -174,7 +180,7 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
     more = {
         "kind": "adapter",
         "base": fingerprint(base),
-        "scale": first.scale,
+        "scale": described(first.scaling),
         "start_subtracted": paired,
         "dense": dense,
     }
@@ -214,7 +220,7 @@ def _load_adapter(tensors: dict[str, Tensor], notes: dict[str, Any], base: nn.Mo
         B, A = tensors[f"{key}lora_B.weight"], tensors[f"{key}lora_A.weight"]
         rank = len(A) // 2 if notes["start_subtracted"] else len(A)
         layer = LoRALinear(
-            module, B[:, :rank], A[:rank], scale=notes["scale"], train_bias=f"{name}.bias" in notes["dense"]
+            module, B[:, :rank], A[:rank], scale=scale_of(notes["scale"]), train_bias=f"{name}.bias" in notes["dense"]
         )
         if notes["start_subtracted"]:
             layer.B0, layer.A0 = (-B[:, rank:]).contiguous().to(module.weight), A[rank:].contiguous().to(module.weight)

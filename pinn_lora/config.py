@@ -22,6 +22,7 @@ from pinn_lora.places import ProblemError
 from pinn_lora.presets import PRESETS, Preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_in_file
+from pinn_lora.rslora import described, scale_of
 from pinn_lora.scalars import SEEDS
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -74,10 +75,16 @@ class CaseConfig(Strict):
     width: int = Field(24, ge=1)
     depth: int = Field(3, ge=1)
     rank: int = Field(4, ge=1)
+    scale: Any = 1.0  # a number, or "rslora", read by `scale_of`
     points: int | None = Field(None, ge=1)  # the study's where not given
     weights: dict[str, float] = {}
     pretrain: PretrainConfig = PretrainConfig()
     full_scan: bool = True  # every step size with every seed; else the step size is tuned with the first seed alone
+
+    @field_validator("scale")
+    @classmethod
+    def _scale(cls, scale: Any) -> float | dict[str, Any]:
+        return described(scale_of(scale))
 
 
 class MethodConfig(Strict):

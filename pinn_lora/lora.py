@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,13 +13,14 @@ from pinn_lora import initializers
 from pinn_lora.catalog import build
 from pinn_lora.factorised import FactorisedLinear
 from pinn_lora.initializers import Initializer, Probe, Site
+from pinn_lora.rslora import RSLoRA, Scale, at_rank, scale_of
 
 
 class LoRALinear(nn.Module):
     """A linear layer with frozen weight W0 (m, n) and trained factors B (m, r), A (r, n).
 
     y = x (W0 + s (B A - B0 A0))^T + bias. W0, B0 and A0 are buffers, so that nothing can train them; where the start
-    (B0, A0) has a zero factor no copy of it is kept and the start equals the base bit for bit.
+    (B0, A0) has a zero factor no copy of it is kept and the start equals the base bit for bit. `scaling` is what gave s.
     """
 
     factors = ("B", "A")
@@ -29,9 +29,12 @@ class LoRALinear(nn.Module):
     B0: Tensor | None
     A0: Tensor | None
 
-    def __init__(self, base: nn.Linear, B: Tensor, A: Tensor, *, scale: float = 1.0, train_bias: bool = False) -> None:
+    def __init__(
+        self, base: nn.Linear, B: Tensor, A: Tensor, *, scale: float | RSLoRA = 1.0, train_bias: bool = False
+    ) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.rank, self.scale = base.in_features, base.out_features, len(A), scale
+        self.in_features, self.out_features, self.rank = base.in_features, base.out_features, len(A)
+        self.scaling, self.scale = scale, at_rank(scale, len(A))
         self.register_buffer("weight", base.weight.detach().clone())
         self.B, self.A = nn.Parameter(B.to(base.weight)), nn.Parameter(A.to(base.weight))
         moved = bool(B.any()) and bool(A.any())
@@ -94,7 +97,7 @@ def adapt(
     rank: int | Mapping[str, int],
     targets: str | Sequence[str] = "hidden",
     initializer: str | Initializer = "zero_b",
-    scale: float = 1.0,
+    scale: Scale = 1.0,
     train_biases: bool = False,
     train_output: bool = False,
     probes: Mapping[str, Probe] | None = None,
@@ -103,14 +106,13 @@ def adapt(
 ) -> nn.Module:
     """A copy of `network` whose target layers carry rank-r factors and whose other weights are frozen.
 
-    `rank`: one for all target layers, or by layer name, and layers that are not named carry none.
+    `rank`: one for all target layers, or by layer name, and layers that are not named carry none. `scale`: s, or "rslora".
     `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. `probes`: by layer name, for
     a start that needs the loss's gradient, see `objective.probe`. `rank_factor`: the factors have so many times the rank, for
     a method that freezes a part of them. Raises ValueError for a rank below 1 or above what a target layer's smaller side
-    takes, for a scale that is not positive, and for a start without the probe that it needs.
+    takes, for a scale that is none, and for a start without the probe that it needs.
     """
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"the adapter's scale is {scale}; it must be a positive number")
+    scaling = scale_of(scale)
     adapted = _unfactorised(network)
     linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
     chosen = target_layers(adapted, targets if isinstance(rank, int) else list(rank))
@@ -126,8 +128,8 @@ def adapt(
         if name in chosen and isinstance(module, nn.Linear):
             r = _fitting(ranks[name], module, name, rank_factor)
             weight = module.weight.detach().double().cpu()
-            B, A = start.factors(Site(weight, r, scale, generator, (probes or {}).get(name)))
-            layer = LoRALinear(module, B, A, scale=scale, train_bias=train_biases)
+            B, A = start.factors(Site(weight, r, at_rank(scaling, r), generator, (probes or {}).get(name)))
+            layer = LoRALinear(module, B, A, scale=scaling, train_bias=train_biases)
             adapted.set_submodule(name, layer)
         elif name == output:
             continue

@@ -26,6 +26,7 @@ from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
 from pinn_lora.presets import Preset
 from pinn_lora.problem import Problem
+from pinn_lora.rslora import RSLoRA, Scale, scale_of
 from pinn_lora.training import network_for, pretraining_phases
 
 
@@ -48,6 +49,11 @@ class Case:
         name = options.get("name", "mlp")
         return ", ".join([shape if name == "mlp" else f"{name} {shape}", *told])
 
+    @property
+    def adapter(self) -> str:
+        """Rank and scale as a title says them."""
+        return f"rank {self.config.rank}" + (f", {told}" if (told := _scale_told(self.config)) else "")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -63,6 +69,14 @@ class Job:
     def id(self) -> str:
         start = self.start or "pretrained"
         return f"{self.case.id}--{self.method.name}--{start}--h{self.step_size:g}--seed{self.seed}"
+
+
+def _scale_told(case: CaseConfig) -> str:
+    """The scale of a case's adapters where it is not 1."""
+    scale = scale_of(case.scale)
+    if isinstance(scale, RSLoRA):
+        return "rslora" if scale == RSLoRA() else f"rslora alpha {scale.alpha:g}"
+    return "" if scale == 1.0 else f"scale {scale:g}"
 
 
 def _slug(problem: Problem) -> str:
@@ -94,9 +108,9 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         named = [] if case.network == "mlp" else [case.network]
         told = repr((base, shape, case.pretrain, sorted(case.weights.items()), *named))  # all that a base is made from
         base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-        found.append(
-            Case(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-r{case.rank}", base_id, case, base, target)
-        )
+        adapter = "-".join([f"r{case.rank}", *_scale_told(case).split()])
+        case_id = f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-{adapter}"
+        found.append(Case(case_id, base_id, case, base, target))
     return found
 
 
@@ -121,7 +135,7 @@ def _check_case(
     for method in methods:
         for start in starts_of(method):
             try:
-                check_start(method.preset(), network, start=start, rank=case.rank)
+                check_start(method.preset(), network, start=start, rank=case.rank, scale=case.scale)
             except (ValueError, ImportError) as error:
                 told = f"{method.name} from {start}" if start else method.name
                 raise ValueError(f"{told}: {error}") from None
@@ -129,14 +143,15 @@ def _check_case(
         rehearse(problem, network.to(getattr(torch, dtype)), weights_of(case, problem))
 
 
-def check_start(preset: Preset, network: nn.Module, *, start: str | None, rank: int) -> None:
+def check_start(preset: Preset, network: nn.Module, *, start: str | None, rank: int, scale: Scale = 1.0) -> None:
     """Begins the method once on such a network from this start (None: its own) at this rank, and takes no step. ValueError
     where that cannot be, ImportError where it needs a package that is not there."""
     plain = merge(network)
     if preset.trains == "factors":
         initializer = build(initializers, Initializer, start or preset.initializer or "zero_b")
         probes = _random_probes(plain) if initializer.needs_probe else None
-        plain = adapt(plain, rank=rank, rank_factor=preset.method.rank_factor, initializer=initializer, probes=probes)
+        factor = preset.method.rank_factor
+        plain = adapt(plain, rank=rank, rank_factor=factor, initializer=initializer, scale=scale, probes=probes)
     blocks = Blocks(plain)
     with suppress(MemoryError):  # whether it fits is known when it runs, on the machine and at the time
         preset.method.start(blocks, blocks.read(plain), step_size=preset.step_size, max_steps=preset.max_steps)

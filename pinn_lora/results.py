@@ -168,7 +168,7 @@ def describe_case(case: Case, folder: Path) -> None:
     form = getattr(case.target, "form", "")
     described = {
         "id": case.id,
-        "title": f"{_title(case)}, {case.network}, rank {case.config.rank}",
+        "title": f"{_title(case)}, {case.network}, {case.adapter}",
         "problem": type(case.target).__name__,
         "base": repr(case.base),
         "target": repr(case.target),

@@ -109,6 +109,7 @@ def _make_run(config: StudyConfig, job: Job, folder: Path, *, progress: bool) ->
             case.target,
             method=job.method.name if job.method.name == run["preset"] else preset,
             rank=case.config.rank,
+            scale=case.config.scale,
             initializer=job.start,
             step_size=job.step_size,
             max_steps=max_steps,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pinn_lora import chain, initializers, integrators, lifts, metrics, optimizers, solvers, structure
+from pinn_lora import chain, initializers, integrators, lifts, metrics, optimizers, rslora, solvers, structure
 from pinn_lora.catalog import find, names
 from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
@@ -46,7 +46,7 @@ Every file of the folders, in each of its variants: what a method, or the `[[met
 BESIDE = """
 ## Beside the presets
 
-Functions that choose ranks and layers, and that train one adapter after another.
+What chooses ranks and layers, what trains one adapter after another, and the scale of an adapter.
 
 | name | what | from | file |
 |---|---|---|---|
@@ -73,7 +73,7 @@ def methods_markdown() -> str:
         for name in names(folder)
         for part in variants(find(folder, contract, name))
     ]
-    beside = [_line(_cells_beside(thing)) for module in (structure, chain) for thing in published(module)]
+    beside = [_line(_cells_beside(thing)) for module in (structure, chain, rslora) for thing in published(module)]
     return "".join(head + "\n".join(lines) + "\n" for head, lines in ((HEAD, rows), (PARTS, parts), (BESIDE, beside)))
 
 

@@ -23,6 +23,7 @@ from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
+from pinn_lora.rslora import RSLoRA, Scale, scale_of
 from pinn_lora.scalars import checked_seed, integer_ranks, integers, reals, term_weights
 from pinn_lora.solution import Solution, Status
 
@@ -168,7 +169,7 @@ def finetune(
     targets: str | Sequence[str] | None = None,
     train_biases: bool = False,
     train_output: bool = False,
-    scale: float | None = None,
+    scale: Scale | None = None,
     step_size: float | None = None,
     max_steps: int | None = None,
     max_seconds: float | None = None,
@@ -186,18 +187,19 @@ def finetune(
 
     start: a solution adapted from the same base; a copy of its factors is where this one begins, and rank, targets, scale,
     initializer and what else is trained are as they are there. rank: one for all target layers (4), or by layer name, see
-    `select_ranks`. targets: "hidden" where not given. scale: s of W0 + s B A (1.0); rsLoRA's (Kalajdzievski 2023) is
-    alpha / sqrt(rank). method: a preset or its name, or a `Method(metric, lift, integrator)` or an optimizer, which then trains
-    factors. The initializer, the first step size and the budget are the preset's where not given. Points are kept, and
-    residual-adaptive ones added every `resample_every` steps; None adds none. compile, max_memory: as in `pretrain`. The base
-    is left as it is. Raises ValueError for names that do not exist, a rank above a layer's size, a start that does not fit and
-    a loss that is not finite at the start, MemoryError for an implicit step that does not fit.
+    `select_ranks`. targets: "hidden" where not given. scale: s of W0 + s B A (1.0), or "rslora", {"name": "rslora",
+    "alpha": 2.0}: alpha / sqrt(rank), see `RSLoRA`. method: a preset or its name, or a `Method(metric, lift, integrator)` or an
+    optimizer, which then trains factors. The initializer, the first step size and the budget are the preset's where not given.
+    Points are kept, and residual-adaptive ones added every `resample_every` steps; None adds none. compile, max_memory: as in
+    `pretrain`. The base is left as it is. Raises ValueError for names that do not exist, a rank above a layer's size, a
+    start that does not fit and a loss that is not finite at the start, MemoryError for an implicit step that does not
+    fit.
     """
     points, max_steps = integers(points=points, max_steps=max_steps)
     seed = checked_seed(seed)
     resample_every, rank = integers(resample_every=resample_every)[0], integer_ranks(rank)
-    scale, step_size, max_seconds = reals(scale=scale, step_size=step_size, max_seconds=max_seconds)
-    weights, [max_memory] = term_weights(weights), reals(max_memory=max_memory)
+    step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
+    weights, scale = term_weights(weights), None if scale is None else scale_of(scale)
     preset = preset_of(method)
     shape: dict[str, Any] = {"rank": rank, "initializer": initializer, "targets": targets, "scale": scale}
     shape |= {"train_biases": train_biases, "train_output": train_output}
@@ -234,7 +236,7 @@ def _adapted(
     rank: int | Mapping[str, int] | None,
     initializer: str | Initializer | None,
     targets: str | Sequence[str] | None,
-    scale: float | None,
+    scale: float | RSLoRA | None,
     train_biases: bool,
     train_output: bool,
     weights: Mapping[str, float] | None,

@@ -36,7 +36,7 @@ LEVELS: list[set[str]] = [
         "references",
         "scalars",
     },
-    {"activations", "ball", "compiling", "dde.geometry", "families.rows", "figures", "initializers"},
+    {"activations", "ball", "compiling", "dde.geometry", "families.rows", "figures", "initializers", "rslora"},
     {"families.rank_report", "program"},
     {"families.rank_figure"},
     {"checks.differences", "folders", "lora", "networks", "problem", "workers"},

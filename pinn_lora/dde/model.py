@@ -13,6 +13,7 @@ from pinn_lora.initializers import Initializer
 from pinn_lora.lora import adapt
 from pinn_lora.objective import probe
 from pinn_lora.points import first_points
+from pinn_lora.rslora import Scale
 from pinn_lora.solution import Solution
 from pinn_lora.training import PROBE
 
@@ -23,7 +24,7 @@ def adapt_model(
     rank: int = 8,
     targets: str | Sequence[str] = "hidden",
     initializer: str | Initializer = "zero_b",
-    scale: float = 1.0,
+    scale: Scale = 1.0,
     seed: int = 0,
 ) -> Solution:
     """Puts rank-r factors into the network of a `deepxde.Model` and returns the base, the solution that the model was.
