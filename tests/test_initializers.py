@@ -116,12 +116,12 @@ def test_od_lora_is_balanced_beside_its_bases(shape):
 
 @pytest.mark.parametrize("m", [3, 7])
 def test_zero_a_is_zero_bs_mirror(m):
-    """B uniform in +-1/sqrt(m): variance 1/(3 m), within 3 % for 40,000 numbers, and its bound is reached to 1 %."""
-    assert not start("zero_a", weight(m, 400), 2)[1].any()
-    large = torch.cat([start("zero_a", weight(m, 400), m, seed=s)[0] for s in range(40_000 // m**2)])
-    assert large.var().item() == pytest.approx(1 / (3 * m), rel=0.03)
-    assert large.abs().max().item() == pytest.approx(1 / math.sqrt(m), rel=0.01)
-    assert large.abs().max() <= 1 / math.sqrt(m)
+    """B uniform in +-1/sqrt(m): variance 1/(3 m), within 3 % for 30,000 numbers, and its bound is reached to 1 %."""
+    B, A = start("zero_a", weight(m, 4), 10_000)
+    assert not A.any()
+    assert B.var().item() == pytest.approx(1 / (3 * m), rel=0.03)
+    assert B.abs().max().item() == pytest.approx(1 / math.sqrt(m), rel=0.01)
+    assert B.abs().max() <= 1 / math.sqrt(m)
 
 
 def test_orthogonal_is_zero_b_with_orthonormal_rows():

@@ -49,12 +49,14 @@ class Lift(ABC):
     """A lift sees one pair at a time and keeps no state.
 
     `uses_metric`: it follows F^-1 G, and not G whatever F is. `full_units`: its product step does not depend on s, so that
-    the step size is full fine-tuning's; else that step grows with s^2. `conserves` says what its exact flow keeps, `cost`
-    what a velocity costs beside the gradient. `mass_option`: the option with which the lift has a mass, where not all have.
+    the step size is full fine-tuning's; else that step grows with s^2. `rotation_invariant`: (B R, R^T A) with orthogonal R
+    have the same product step. `conserves` says what its exact flow keeps, `cost` what a velocity costs beside the gradient.
+    `mass_option`: the option with which the lift has a mass, where not all have.
     """
 
     uses_metric: ClassVar[bool] = False
     full_units: ClassVar[bool] = True
+    rotation_invariant: ClassVar[bool] = True
     conserves: ClassVar[str] = ""
     cost: ClassVar[str] = "O((m+n) r^2 + r^3)"
     mass_option: ClassVar[str] = ""
