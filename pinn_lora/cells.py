@@ -158,6 +158,15 @@ class Variant:
         return min(full, key=lambda cell: (cell.held_out, cell.diverged, cell.step_size), default=None)
 
     @property
+    def at_edge(self) -> bool:
+        """Whether the tuned step size is the smallest or the largest of several that were tried, so that a better one may lie
+        beyond. Never said of an adaptive method: there it is only the first one."""
+        tried = [cell.step_size for cell in self.cells]
+        if self.tuned is None or len(tried) < 2 or self.runs[0].adaptive:
+            return False
+        return self.tuned.step_size in (min(tried), max(tried))
+
+    @property
     def held_out(self) -> float:
         return self.tuned.held_out if self.tuned else math.inf
 

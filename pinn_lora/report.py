@@ -217,7 +217,7 @@ def summary_row(variant: Variant, rungs: dict[str, list[float]]) -> Row:
     row: Row = {"case": variant.case.id, "method": first.method, "start": first.start, "trains": first.trains}
     row |= {"adaptive": first.adaptive, "unknowns": first.record.get("unknowns"), "zero_shot": variant.case.zero_shot}
     row |= {"refused": "" if cell else first.message or "refused"}
-    row |= {"tuned_step_size": cell.step_size if cell else math.nan}
+    row |= {"tuned_step_size": cell.step_size if cell else math.nan, "tuned_at_edge": variant.at_edge}
     row |= {"seeds": len(runs), "held_out_loss": cell.held_out if cell else math.nan, "relative_l2": variant.error}
     row |= {"relative_l2_min": min(cell.errors) if cell else math.nan}
     row |= {"relative_l2_max": max(cell.errors) if cell else math.nan}

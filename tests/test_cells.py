@@ -9,8 +9,15 @@ import pytest
 from pinn_lora.cells import Case, Cell, Run, Variant, median, short
 
 
-def make_run(*, loss: float, error: float, status: str = "COMPLETED") -> Run:
-    record = {"status": status, "relative_l2": error, "held_out_loss": loss, "start": "zero_b", "method": "a"}
+def make_run(*, loss: float, error: float, status: str = "COMPLETED", adaptive: bool = False) -> Run:
+    record = {
+        "status": status,
+        "adaptive": adaptive,
+        "relative_l2": error,
+        "held_out_loss": loss,
+        "start": "zero_b",
+        "method": "a",
+    }
     return Run(
         Path(), record, **{f.name: record.get(f.name) for f in fields(Run) if f.name not in ("folder", "record")}
     )
@@ -33,6 +40,25 @@ def test_the_tuned_cell_has_the_lowest_held_out_loss_and_never_looks_at_the_erro
 def test_the_tuned_cell_is_one_with_the_most_seeds():
     scanned, run = make_cell(0.1, make_run(loss=0.5, error=0.1)), make_run(loss=1.0, error=0.1)
     assert make_variant(scanned, make_cell(1.0, run, run, run)).tuned == make_cell(1.0, run, run, run)
+
+
+@pytest.mark.parametrize(
+    ("losses", "adaptive", "edge"),
+    [
+        ((1.0, 2.0, 3.0), False, True),
+        ((2.0, 1.0, 3.0), False, False),
+        ((3.0, 2.0, 1.0), False, True),
+        ((3.0, 2.0, 1.0), True, False),
+        ((2.0, 1.0), False, True),
+        ((1.0,), False, False),
+        ((), False, False),
+    ],
+)
+def test_a_tuned_step_size_at_the_edge_of_those_tried_is_told(losses, adaptive, edge):
+    runs = [make_run(loss=loss, error=0.1, adaptive=adaptive) for loss in losses]
+    cells = [make_cell(10.0**k, run) for k, run in enumerate(runs)]
+    assert make_variant(*cells).at_edge is edge
+    assert make_variant(*reversed(cells)).at_edge is edge, "whatever their order"
 
 
 def test_a_diverged_seed_counts_as_infinite():

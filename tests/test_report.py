@@ -138,6 +138,27 @@ def test_the_tuned_step_ignores_the_reference(made_up):
     assert float(row["diverged_share"]) == pytest.approx(2 / 9)
 
 
+def test_a_tuned_step_size_at_the_edge_of_its_grid_is_marked(tmp_path, monkeypatch):
+    """In the table of the case and in the CSV; not where one was tried, in the middle, or of an adaptive method."""
+    folder = write_study(tmp_path / "results")
+    for method, losses in {
+        "lora-sgd": (0.3, 0.2, 0.1),
+        "scaled-gd": (0.3, 0.1, 0.2),
+        "odelora-euler": (0.1,),
+        "lora-lm": (0.1, 0.2),
+    }.items():
+        for step, loss in zip((1e-3, 1e-2, 1e-1), losses, strict=False):
+            write_cell(folder, method, step, (0.1,), (loss,))
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    page = report(folder).read_text(encoding="utf-8")
+    told = {row["method"]: row["tuned_at_edge"] for row in rows_of(folder, "summary")}
+    assert told == {"lora-sgd": "True", "scaled-gd": "False", "odelora-euler": "False", "lora-lm": "False"}
+    table = page[page.index("Accuracy at tuned step sizes") : page.index("Stability (zero-shot")]
+    (line,) = [line for line in table.splitlines() if "<small>edge</small>" in line]
+    assert line.startswith("<td>1e-1 <small>edge</small><td>1<td>1.0e-1")
+    assert page.count("<em>edge</em> beside it says") == 1
+
+
 def test_a_median_with_diverged_runs_is_infinite(made_up):
     cells = {(row["method"], row["step_size"]): row for row in rows_of(made_up, "steps")}
     cell = cells["lora-sgd", "0.1"]
