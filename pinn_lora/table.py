@@ -120,7 +120,7 @@ def _part_cells(contract: type, name: str, part: Any) -> tuple[str, ...]:
     costs, keeps = getattr(part, "cost", ""), getattr(part, "conserves", "")
     if getattr(part, "needs_probe", False):
         costs = "1 Jacobian of a batch, once"
-    used = [f"`{preset}`" for preset, held in PRESETS.items() if _same(part, *_parts(held))]
+    used = [f"`{preset}`" for preset, held in PRESETS.items() if is_among(part, *parts_of(held))]
     shown = ", ".join(used) if len(used) <= MOST else f"{len(used)} presets"
     what = (inspect.getdoc(inspect.getmodule(_class(part))) or "").partition("\n")[0]
     source = source_of(_class(part))
@@ -128,7 +128,7 @@ def _part_cells(contract: type, name: str, part: Any) -> tuple[str, ...]:
     return contract.__name__.lower(), ", ".join(told), what, source, keeps, costs, yes, shown, _link(part)
 
 
-def _parts(preset: Preset) -> list[Any]:
+def parts_of(preset: Preset) -> list[Any]:
     """What a preset is made of: its method, and where it trains factors its start and what it lifts by."""
     method = preset.method
     found: list[Any] = [method, getattr(method, "integrator", None)]
@@ -138,7 +138,7 @@ def _parts(preset: Preset) -> list[Any]:
     return found
 
 
-def _same(part: Any, *others: Any) -> bool:
+def is_among(part: Any, *others: Any) -> bool:
     """Whether one of the others is this part, in this variant."""
     kind = [other for other in others if type(other) is type(part)]
     return any(all(getattr(part, key) == getattr(other, key) for key in _choices(type(part))) for other in kind)
