@@ -34,8 +34,7 @@ class Step:
 
 
 class Integrator(ABC):
-    """One step of dy/dt = f(y). `order` is the declared order on a smooth flow; `gradients` how many an accepted step takes,
-    None where it takes something else, see `cost`."""
+    """One step of dy/dt = f(y). `order` is the declared order on a smooth flow; `cost` what a step evaluates."""
 
     order: ClassVar[int]
     implicit: ClassVar[bool] = False
