@@ -140,6 +140,17 @@ def test_halves_that_do_not_fit_are_refused(spoil):
         started(ODLoRA(), objective, step_size=1e-3, max_steps=9)
 
 
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_basis_with_the_other_sign_is_the_same_start(column):
+    """QR's own signs are LAPACK's; those of the bases that are there are kept, so nothing moves for h -> 0."""
+    objective = objective_of(rank=4, **START)
+    layer = objective.network.layers[2]
+    with torch.no_grad():
+        layer.B[:, [column, 2 + column]] *= -1.0
+    run, theta = started(ODLoRA(), objective, step_size=1e-12, max_steps=9)
+    assert (run.step(objective, theta).theta - theta).norm() < 1e-10
+
+
 def test_an_odd_rank_is_refused():
     with pytest.raises(ValueError, match="its rank must be even; it is 3"):
         started(ODLoRA(), objective_of(rank=3), step_size=1e-3, max_steps=9)
