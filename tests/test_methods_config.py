@@ -14,7 +14,9 @@ from pinn_lora.training import network_for
 CONFIG = load_config(configs_folder() / "methods.toml")
 METHODS = {method.name: method for method in CONFIG.method}
 KINDS = {type(part) for preset in PRESETS.values() for part in parts_of(preset) if part is not None}
-VARIANTS = [part for kind in sorted(KINDS, key=lambda kind: kind.__name__) for part in variants(kind)]
+VARIANTS = [
+    part for kind in sorted(KINDS, key=lambda kind: (kind.__module__, kind.__name__)) for part in variants(kind)
+]
 
 
 def starts(method) -> list[str | None]:

@@ -99,8 +99,7 @@ def test_a_step_takes_the_gradients_that_are_declared(name):
     """Counted on Burgers: as many where no line search and no error decides, else on average, within 15 %."""
     preset = PRESETS[name]
     method, factors = preset.method, preset.trains == "factors"
-    start = "od_lora" if name == "od-lora" else "balanced"
-    options = {"initializer": start, "rank": 2 * method.rank_factor} if factors else {"adapted": False}
+    options = {"initializer": start_of(method), "rank": 2 * method.rank_factor} if factors else {"adapted": False}
     objective = objective_of(**options)
     layers = len({block.name.removesuffix(".bias").removesuffix(".weight") for block in objective.blocks.blocks})
     declared = method.gradients(layers)
@@ -135,11 +134,16 @@ class Counted:
         return Counted(unfactored(self.network), self.total)
 
 
+def start_of(method) -> str:
+    """A start from which every method moves both factors."""
+    return "od_lora" if method.rank_factor == 2 else "balanced"
+
+
 def multiplications(method, m: int, n: int, r: int) -> int:
     """Those of matrices in a third step, beside the gradient's."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(n, m)).double()
-    adapted = pl.adapt(network, rank=r * method.rank_factor, targets="all", initializer="balanced")
+    adapted = pl.adapt(network, rank=r * method.rank_factor, targets="all", initializer=start_of(method))
     objective = Counted(adapted, [0])
     theta = objective.blocks.read(adapted)
     run = method.start(objective.blocks, theta, step_size=1e-6, max_steps=10)

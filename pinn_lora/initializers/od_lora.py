@@ -15,7 +15,7 @@ class ODLoRA(Initializer):
 
     The halves Q_B and Q_A^T are the bases of the other two, B = c Q_B and A = c Q_A^T, which are balanced's: so OD-LoRA's
     first bases are those that are there, and its first step moves W by O(h). B' A' = 2 c Q_B Q_A^T is subtracted from the
-    layer. ValueError for an odd rank of the adapter.
+    layer. ValueError for an odd rank of the adapter. Source: ours, for OD-LoRA 2025 (OpenReview Icte1N6WQK), reconstructed.
     """
 
     rank_factor = 2
