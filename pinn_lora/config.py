@@ -128,7 +128,7 @@ class MethodConfig(Strict):
             method = Method(
                 self.metric or "identity", self.lift or "chain_rule", self.integrator or "euler", self.decay
             )
-        return Preset("", method, self.trains, "zero_b" if self.trains == "factors" else None)
+        return Preset("", method, self.trains, method.initializer if self.trains == "factors" else None)
 
 
 class StudyConfig(Strict):

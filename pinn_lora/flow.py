@@ -228,6 +228,7 @@ class Method:
         return self.integrator.adaptive
 
     rank_factor: ClassVar[int] = 1
+    initializer: ClassVar[str] = "zero_b"
 
     @property
     def cost(self) -> str:

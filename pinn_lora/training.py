@@ -304,8 +304,8 @@ def preset_of(method: str | Preset | Method | Optimizer) -> Preset:
     if not isinstance(method, (Method, Optimizer)):
         raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
     if method.implicit or method.adaptive:
-        return Preset("", method, max_steps=80 if method.implicit else 5000)
-    return Preset("", method, step_size=1e-3, max_steps=5000)
+        return Preset("", method, initializer=method.initializer, max_steps=80 if method.implicit else 5000)
+    return Preset("", method, initializer=method.initializer, step_size=1e-3, max_steps=5000)
 
 
 def _place(network: nn.Module, dtype: str | torch.dtype | None, device: str | torch.device | None) -> nn.Module:

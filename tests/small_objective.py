@@ -17,6 +17,12 @@ def objective_of(*, form="ansatz", adapted=True, seed=1, rank=2, **options) -> p
     return pl.Objective(problem, network, Blocks(network), first_points(problem, 64, seed=seed))
 
 
+def objective_for(rule: Optimizer, **options) -> pl.Objective:
+    """The same from a start that the optimizer takes."""
+    own = {} if rule.initializer == "zero_b" else {"initializer": rule.initializer}
+    return objective_of(rank=2 * rule.rank_factor, **own, **options)
+
+
 def started(rule: Optimizer, objective, *, step_size, max_steps):
     theta = objective.blocks.read(objective.network)
     return rule.start(objective.blocks, theta, step_size=step_size, max_steps=max_steps), theta

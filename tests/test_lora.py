@@ -75,7 +75,7 @@ def test_merged_equals_unmerged(start, scale):
         pl.adapt(
             base(),
             probes=probes_of(base()),
-            rank=3,
+            rank=2,
             initializer=start,
             scale=scale,
             train_biases=True,

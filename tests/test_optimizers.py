@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
-from small_objective import objective_of, started
+from small_objective import objective_for, objective_of, started
 
 from pinn_lora import catalog, optimizers
 from pinn_lora.optimizers import Optimizer
@@ -44,8 +44,9 @@ class Quadratic:
     ("name", "adapted"), [(n, a) for n in OPTIMIZERS for a in (True, False) if a or n not in FACTORS]
 )
 def test_every_optimizer_lowers_the_loss_and_says_where_each_step_began(name, adapted):
-    objective = objective_of(adapted=adapted)
-    run, theta = started(catalog.build(optimizers, Optimizer, name), objective, step_size=1e-2, max_steps=30)
+    rule = catalog.build(optimizers, Optimizer, name)
+    objective = objective_for(rule) if adapted else objective_of(adapted=False)
+    run, theta = started(rule, objective, step_size=1e-2, max_steps=30)
     first = objective.value(theta)
     for _ in range(30):
         before = theta.clone()
@@ -62,7 +63,7 @@ def test_every_optimizer_lowers_the_loss_and_says_where_each_step_began(name, ad
 def test_a_run_is_the_same_every_time_and_a_rule_keeps_no_state(name):
     rule, found = catalog.build(optimizers, Optimizer, name), []
     for _ in range(2):
-        objective = objective_of()
+        objective = objective_for(rule)
         run, theta = started(rule, objective, step_size=1e-2, max_steps=10)
         for _ in range(10):
             theta = run.step(objective, theta).theta
@@ -203,9 +204,9 @@ def test_a_loss_that_is_not_finite_is_handed_on(name):
         def residual(self, p, u):
             return math.nan * u.t
 
-    given = objective_of()
-    objective = dataclasses.replace(given, problem=Broken(nu=0.1))
-    run, theta = started(catalog.build(optimizers, Optimizer, name), objective, step_size=1e-2, max_steps=5)
+    rule = catalog.build(optimizers, Optimizer, name)
+    objective = dataclasses.replace(objective_for(rule), problem=Broken(nu=0.1))
+    run, theta = started(rule, objective, step_size=1e-2, max_steps=5)
     taken = run.step(objective, theta)
     assert not (math.isfinite(taken.value) and taken.theta.isfinite().all())
 

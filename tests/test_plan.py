@@ -8,13 +8,14 @@ import pytest
 from pinn_lora.problems.reaction import Reaction
 
 import pinn_lora as pl
-from pinn_lora import catalog, initializers
+from pinn_lora import catalog, initializers, optimizers
 from pinn_lora.cli import main
 from pinn_lora.config import ConfigError, check_config
 from pinn_lora.configs import configs_folder
 from pinn_lora.families.config import load_family
 from pinn_lora.families.study import run_family
 from pinn_lora.objective import Objective
+from pinn_lora.optimizers import Optimizer
 from pinn_lora.plan import check_start, plan_cases, plan_jobs
 from pinn_lora.presets import PRESETS, find_preset
 from pinn_lora.training import network_for
@@ -62,7 +63,7 @@ def nothing_is_trained(monkeypatch):
     ("method", "rank", "sentence"),
     [
         ('name = "od-lora"\nstarts = ["zero_b"]', 2, "od-lora from zero_b: od_lora "),
-        ('name = "mine"\noptimizer = "od_lora"', 2, "mine from zero_b: od_lora "),
+        ('name = "mine"\noptimizer = "od_lora"\nstarts = ["balanced"]', 2, "mine from balanced: od_lora "),
         ('name = "cayley"\nstarts = ["balanced", "zero_b"]', 2, "cayley from zero_b: cayley rotates B"),
         (
             'name = "lora-adam"\nstarts = ["lora_ga"]',
@@ -156,3 +157,9 @@ def test_every_family_of_the_package_can_be_planned(path, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="is not a results folder"):  # said after the plan, and before all else
         run_family(load_family(path), tmp_path, command="", source="", origin=path.parent, progress=False)
+
+
+@pytest.mark.parametrize("optimizer", ["od_lora", "cayley"])
+def test_an_optimizer_begins_from_its_own_start_where_none_is_given(optimizer):
+    [job, *_] = planned(f'{STUDY}name = "mine"\noptimizer = "{optimizer}"\n')
+    assert job.start == catalog.find(optimizers, Optimizer, optimizer).initializer != "zero_b"

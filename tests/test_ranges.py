@@ -10,7 +10,7 @@ import pytest
 import torch
 from lift_oracles import metric_of, pair_and_gradients
 from small_flows import fit_flow
-from small_objective import objective_of, started
+from small_objective import objective_for, started
 
 from pinn_lora import catalog, initializers, integrators, lifts, metrics, optimizers, ranges, solvers
 from pinn_lora.initializers import Probe, Site
@@ -19,7 +19,7 @@ from pinn_lora.ranges import Range, check_ranges
 
 
 def run_optimizer(rule):
-    objective = objective_of()
+    objective = objective_for(rule)
     run, theta = started(rule, objective, step_size=1e-3, max_steps=3)
     for _ in range(3):
         theta = run.step(objective, theta).theta

@@ -136,7 +136,7 @@ class Counted:
 
 def start_of(method) -> str:
     """A start from which every method moves both factors."""
-    return "od_lora" if method.rank_factor == 2 else "balanced"
+    return "balanced" if method.initializer == "zero_b" else method.initializer
 
 
 def multiplications(method, m: int, n: int, r: int) -> int:

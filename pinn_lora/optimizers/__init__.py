@@ -34,14 +34,15 @@ class Optimizer(ABC):
     """A frozen dataclass of settings; `start` makes the run that keeps the state.
 
     `needs_factors`: it works on pairs (B, A) alone, and a network without any is refused. `rank_factor`: how many times the
-    rank its adapters have, where a part of them is frozen. `conserves`: what a step keeps. `evaluates` and `own`: what it
-    evaluates at all points, and its own work.
+    rank its adapters have, where a part of them is frozen. `initializer`: its start where none is given. `conserves`: what a
+    step keeps. `evaluates` and `own`: what it evaluates at all points, and its own work.
     """
 
     implicit: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
     needs_factors: ClassVar[bool] = False
     rank_factor: ClassVar[int] = 1
+    initializer: ClassVar[str] = "zero_b"
     conserves: ClassVar[str] = ""
     evaluates: ClassVar[str] = "1 gradient"
     own: ClassVar[str] = ""

@@ -31,6 +31,7 @@ class ODLoRA(Optimizer):
 
     needs_factors = True
     rank_factor = 2
+    initializer = "od_lora"
     own = "O((m+n) r^2) where the bases are renewed"
 
     basis: Basis = "qr"
