@@ -162,9 +162,7 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
     rank = max(ranks.values())
     other = {name: r for name, r in ranks.items() if r != rank}
     biases = [name.rpartition(".")[0] for name in dense if name.endswith(".bias")]
-    stable = isinstance(
-        first.scaling, RSLoRA
-    )  # then s = lora_alpha / sqrt(r) with one alpha, else lora_alpha / r with one s
+    stable = isinstance(first.scaling, RSLoRA)  # one alpha, s = alpha / sqrt(r); else one s, alpha = s r of each layer
     config = {
         "peft_type": "LORA",
         "r": rank,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinn_lora.catalog import check_option, choose
+from pinn_lora.ranges import POSITIVE, check_ranges
 from pinn_lora.scalars import reals
 
 
@@ -21,8 +22,7 @@ class RSLoRA:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ValueError(f"rslora: alpha is {self.alpha}; it must be a positive number")
+        check_ranges(self, alpha=POSITIVE)
 
 
 Scale = float | str | Mapping[str, Any] | RSLoRA  # as it is given; read by `scale_of`
@@ -40,7 +40,7 @@ def scale_of(given: Scale) -> float | RSLoRA:
             check_option(option, value, {"alpha": float}, of="rslora")
         return RSLoRA(**options)
     [number] = reals(scale=given)
-    if number is None or not (math.isfinite(number) and number > 0):
+    if number not in POSITIVE:
         raise ValueError(f"the adapter's scale is {given}; it must be a positive number, or 'rslora'")
     return number
 

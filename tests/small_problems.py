@@ -1,6 +1,6 @@
 """Small problems of every kind of term, and small networks with what may be trained of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from pinn_lora.problems.burgers import Burgers
@@ -33,6 +33,20 @@ class System(Problem):
 
     def ansatz(self, p, n, m):
         return p.t * pl.tanh(n) + pl.exp(-p.x), m / (1.0 + p.x**2)
+
+
+@dataclass(frozen=True)
+class HiddenField(Problem):
+    """A coefficient that equality does not see: equal problems are not the same function."""
+
+    speed: float = field(default=1.0, compare=False)
+    domain = BOX
+
+    def residual(self, p, u):
+        return u.t + self.speed * u.x
+
+    def conditions(self):
+        return []
 
 
 @dataclass(frozen=True)

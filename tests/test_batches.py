@@ -1,13 +1,12 @@
 """Batches of objectives: what each of them gives by itself, for every kind of term and of what is trained."""
 
 import math
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
 from pinn_lora.problems.schroedinger import Schroedinger
-from small_problems import ADAPTED, PROBLEMS, mlp, objective, somewhere, trained
+from small_problems import ADAPTED, PROBLEMS, HiddenField, mlp, objective, somewhere, trained
 
 import pinn_lora as pl
 from pinn_lora import objective as objective_module
@@ -113,20 +112,6 @@ def test_what_has_another_shape_has_another_key():
         objective(problem, mlp(problem, factorised=True), n=9),
     ]
     assert all(batch_key(other) is None for other in alone)
-
-
-@dataclass(frozen=True)
-class HiddenField(pl.Problem):
-    """A coefficient that equality does not see."""
-
-    speed: float = field(default=1.0, compare=False)
-    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
-
-    def residual(self, p, u):
-        return u.t + self.speed * u.x
-
-    def conditions(self):
-        return []
 
 
 def test_problems_that_equality_does_not_tell_apart_are_not_batched():

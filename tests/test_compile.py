@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from small_problems import HiddenField
 
 import pinn_lora as pl
 from pinn_lora import compiling
@@ -177,20 +178,6 @@ def test_a_residual_of_other_numbers_each_time_is_called_each_time():
     assert compiled.gradient(theta)[0] > found[0]
 
 
-@dataclass(frozen=True)
-class HiddenField(pl.Problem):
-    """A coefficient that equality does not see: equal problems are not the same function."""
-
-    speed: float = field(default=1.0, compare=False)
-    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
-
-    def residual(self, p, u):
-        return u.t + self.speed * u.x
-
-    def conditions(self):
-        return []
-
-
 def test_problems_that_equality_does_not_tell_apart_keep_their_loss_plain():
     for speed in (1.0, 3.0):
         problem = HiddenField(speed)
@@ -245,6 +232,7 @@ def test_without_a_compiler_one_warning_and_the_same_numbers(tmp_path):
 import warnings
 import torch
 from pinn_lora.problems.burgers import Burgers
+from small_problems import HiddenField
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
 from pinn_lora.points import first_points

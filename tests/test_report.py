@@ -194,13 +194,6 @@ def test_width_is_of_the_longest_contiguous_stretch(tmp_path, working, width):
     assert module.width(variant_of(folder, "lora-adam")) == pytest.approx(width, nan_ok=True)
 
 
-def test_a_step_with_one_diverged_seed_does_not_work(tmp_path):
-    folder = write_study(tmp_path / "results")
-    write_cell(folder, "lora-adam", 1e-3, (0.01, None, 0.01))
-    write_cell(folder, "lora-adam", 1e-2, (0.1, 0.01, 0.01))  # a quarter of zero-shot exactly
-    assert [cell.works for cell in variant_of(folder, "lora-adam").cells] == [False, False]
-
-
 def test_spikes(tmp_path):
     """The smallest value before is exceeded 20 times by 0.2, 10 times (no spike) by 0.1, more by 0.0101 and inf."""
     folder = write_study(tmp_path / "results")

@@ -163,7 +163,7 @@ def test_cases_that_differ_in_the_scale_alone_have_folders_of_their_own_and_one_
             r"no option of rslora 'beta' .*\(choices: alpha\)|no option of rslora 'beta'",
         ),
         ({"name": "rslora", "alpha": "2"}, "option alpha of rslora is '2'; it must be of type float"),
-        ({"name": "rslora", "alpha": -2.0}, r"^rslora: alpha is -2\.0; it must be a positive number$"),
+        ({"name": "rslora", "alpha": -2.0}, r"^rslora: alpha is -2\.0; it must be above 0 and finite$"),
     ],
 )
 def test_a_scale_that_is_none_is_one_sentence(small_base, target, scale, message):

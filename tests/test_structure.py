@@ -82,13 +82,18 @@ def modelled(sigma, g, H, dropped) -> float:
     return float(-(g * sigma) @ x + 0.5 * x @ C @ x)
 
 
+def random_model(seed: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Singular values, and gradient and matrix of a quadratic in their changes."""
+    generator = torch.Generator().manual_seed(seed)
+    sigma = torch.rand(size, generator=generator, dtype=torch.float64) + 0.1
+    J = torch.randn(12, size, generator=generator, dtype=torch.float64)
+    return sigma, 0.1 * torch.randn(size, generator=generator, dtype=torch.float64), J.T @ J
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_greedy_is_near_the_best_of_all_choices(seed):
     """Of a monotone submodular gain greedy reaches 1 - 1/e; here it is closer."""
-    generator, size = torch.Generator().manual_seed(seed), 8
-    sigma = torch.rand(size, generator=generator, dtype=torch.float64) + 0.1
-    J = torch.randn(12, size, generator=generator, dtype=torch.float64)
-    H, g = J.T @ J, 0.1 * torch.randn(size, generator=generator, dtype=torch.float64)
+    sigma, g, H = random_model(seed, size := 8)
     everything = modelled(sigma, g, H, range(size))
     for budget in (1, 2, 4, 7):
         kept = greedy(sigma, g, H, budget)
@@ -103,10 +108,7 @@ def test_greedy_is_near_the_best_of_all_choices(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_greedy_takes_the_best_of_what_is_left_each_time(seed):
     """In that order: what lowers the modelled loss most when it comes back to those that are there already."""
-    generator, size = torch.Generator().manual_seed(seed), 8
-    sigma = torch.rand(size, generator=generator, dtype=torch.float64) + 0.1
-    J = torch.randn(12, size, generator=generator, dtype=torch.float64)
-    H, g = J.T @ J, 0.1 * torch.randn(size, generator=generator, dtype=torch.float64)
+    sigma, g, H = random_model(seed, size := 8)
     expected: list[int] = []
     for _ in range(size):
         dropped = set(range(size)) - set(expected)
