@@ -169,9 +169,10 @@ def step_map(variants: Sequence[Variant], *, title: str, zero_shot: float) -> Fi
 
 def _seeds(variants: Sequence[Variant]) -> str:
     """How many seeds the tuned cells and the others have, where these differ."""
-    tuned = max((len(variant.tuned.runs) for variant in variants if variant.tuned), default=0)
-    others = [len(cell.runs) for variant in variants for cell in variant.cells if cell is not variant.tuned]
-    return f" ({tuned} seeds; other cells {min(others)})" if others and min(others) < tuned else ""
+    tuned = {len(variant.tuned.runs) for variant in variants if variant.tuned}
+    others = {len(cell.runs) for variant in variants for cell in variant.cells if cell is not variant.tuned}
+    told = lambda counts: " to ".join(str(count) for count in sorted({min(counts), max(counts)}))  # noqa: E731
+    return f" ({told(tuned)} seeds; other cells {told(others)})" if others and tuned != others else ""
 
 
 def _cell(axes: Axes, cell: Cell, column: int, row: int, norm: LogNorm, *, mark: str) -> None:

@@ -86,10 +86,14 @@ def test_a_map_says_where_only_one_seed_was_run(case):
         make_variant(case, *tuned, make_run("a", step_size=0.1)), star="tuned step size (3 seeds; other cells 1)"
     )
     check_legend(make_variant(case, *tuned), star="tuned step size")
+    check_legend(make_variant(case, *tuned[:1], make_run("a", step_size=0.1)), star="tuned step size")
+    scanned = make_variant(case, *tuned, make_run("a", step_size=0.1))
+    unfinished = make_variant(case, make_run("b"))
+    check_legend(scanned, unfinished, star="tuned step size (1 to 3 seeds; other cells 1)")
 
 
-def check_legend(variant: Variant, *, star: str) -> None:
-    figure = figures.step_map((variant,), title="A case", zero_shot=0.2)
+def check_legend(*variants: Variant, star: str) -> None:
+    figure = figures.step_map(variants, title="A case", zero_shot=0.2)
     assert figure is not None
     figure.draw_without_rendering()
     (legend,) = figure.legends
