@@ -232,7 +232,6 @@ def test_without_a_compiler_one_warning_and_the_same_numbers(tmp_path):
 import warnings
 import torch
 from pinn_lora.problems.burgers import Burgers
-from small_problems import HiddenField
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
 from pinn_lora.points import first_points
