@@ -8,10 +8,10 @@ from pinn_lora.dde.problem import from_deepxde
 from pinn_lora.domain import Domain
 from pinn_lora.factor_optimizer import FactorOptimizer
 from pinn_lora.families.family import Family, solve_family
-from pinn_lora.flow import Method
 from pinn_lora.gang import together
 from pinn_lora.jets import cos, exp, log, sin, sqrt, tanh
 from pinn_lora.lora import LoRALinear, adapt, merge
+from pinn_lora.method import Method
 from pinn_lora.networks.mlp import MLP
 from pinn_lora.networks.modified_mlp import ModifiedMLP
 from pinn_lora.networks.pirate_net import PirateNet

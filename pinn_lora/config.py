@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import pinn_lora.problems
 from pinn_lora import initializers, optimizers
 from pinn_lora.catalog import build, choose, find, names
-from pinn_lora.flow import Method
+from pinn_lora.method import Method
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.places import ProblemError
 from pinn_lora.presets import PRESETS, Preset

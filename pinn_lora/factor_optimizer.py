@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pinn_lora.flow import Method
 from pinn_lora.lora import Blocks, LoRALinear, unfactored
 from pinn_lora.objective import Objective
 from pinn_lora.optimizers import Optimizer, Run
@@ -105,7 +104,7 @@ class FactorOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         network: nn.Module,
-        method: str | Method | Optimizer = "odelora-rk4",
+        method: str | Optimizer = "odelora-rk4",
         *,
         step_size: float | None = None,
         max_steps: int | None = None,
@@ -163,7 +162,7 @@ class FactorOptimizer(torch.optim.Optimizer):
 
 
 def _preset(method: Any) -> Preset:
-    if not isinstance(method, (Method, Optimizer)):
+    if not isinstance(method, Optimizer):
         raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
     return Preset("", method, step_size=1.0 if method.adaptive else 1e-3, max_steps=5000)
 

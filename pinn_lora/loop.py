@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from pinn_lora.clock import by_cpu_time
 from pinn_lora.compiling import compile_seconds
-from pinn_lora.flow import Method
 from pinn_lora.gang import objective_for, spent
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective, Work
@@ -78,7 +77,7 @@ def _work_unit(objective: Objective, theta: Tensor) -> float:
 
 def train(
     solution: Solution,
-    method: Method | Optimizer,
+    method: Optimizer,
     *,
     step_size: float,
     budget: Budget,

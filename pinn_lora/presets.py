@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinn_lora.catalog import choose
-from pinn_lora.flow import Method
 from pinn_lora.lifts.chain_rule import ChainRule
+from pinn_lora.method import Method
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.altlora import AltLoRA
@@ -36,7 +36,7 @@ class Preset:
     """
 
     description: str
-    method: Method | Optimizer
+    method: Optimizer
     trains: str = "factors"
     initializer: str | None = "zero_b"
     step_size: float = 1.0

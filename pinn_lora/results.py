@@ -25,8 +25,8 @@ from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
 from pinn_lora.config import ConfigError, StudyConfig, check_config
 from pinn_lora.domain import Domain
-from pinn_lora.flow import Method
 from pinn_lora.folders import clear_partial, in_use, write_atomically
+from pinn_lora.method import Method
 from pinn_lora.plan import Case, Job
 from pinn_lora.problem import Problem
 from pinn_lora.solution import Record, Solution

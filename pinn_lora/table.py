@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pinn_lora import chain, initializers, integrators, lifts, metrics, optimizers, rslora, solvers, structure
 from pinn_lora.catalog import find, names
-from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
 from pinn_lora.integrators import Integrator
 from pinn_lora.lifts import Lift
 from pinn_lora.lifts.chain_rule import ChainRule
+from pinn_lora.method import Method
 from pinn_lora.metrics import Metric
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.presets import PRESETS, Preset

@@ -13,7 +13,6 @@ from torch import nn
 from pinn_lora import initializers
 from pinn_lora.adapters import fingerprint
 from pinn_lora.catalog import build, choose
-from pinn_lora.flow import Method
 from pinn_lora.initializers import Initializer
 from pinn_lora.loop import Budget, train
 from pinn_lora.lora import Blocks, LoRALinear, adapt, merge
@@ -36,7 +35,7 @@ DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps
 def pretrain(
     problem: Problem,
     *,
-    method: str | Preset | Method | Optimizer | None = None,
+    method: str | Preset | Optimizer | None = None,
     network: nn.Module | str | Mapping[str, Any] | None = "mlp",
     width: int = 24,
     depth: int = 3,
@@ -133,7 +132,7 @@ def _check_periodic(problem: Problem, network: nn.Module) -> None:
 
 def pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, int]]:
     """What `pretrain` does for a method, one after another, each with its steps; ValueError for a name that is none."""
-    if isinstance(name, (Preset, Method, Optimizer)):
+    if isinstance(name, (Preset, Optimizer)):
         preset = replace(preset_of(name), trains="all weights", initializer=None)
         return [(preset, preset.max_steps if max_steps is None else max_steps)]
     if name == "adam-lbfgs":
@@ -163,7 +162,7 @@ def finetune(
     problem: Problem,
     *,
     start: Solution | None = None,
-    method: str | Preset | Method | Optimizer = "odelora-implicit",
+    method: str | Preset | Optimizer = "odelora-implicit",
     rank: int | Mapping[str, int] | None = None,
     initializer: str | Initializer | None = None,
     targets: str | Sequence[str] | None = None,
@@ -295,13 +294,13 @@ def _copied(
     return copy.deepcopy(start.network), made
 
 
-def preset_of(method: str | Preset | Method | Optimizer) -> Preset:
+def preset_of(method: str | Preset | Optimizer) -> Preset:
     """A preset, given or by name, or what a method or an optimizer that is given itself takes as defaults."""
     if isinstance(method, Preset):
         return method
     if isinstance(method, str):
         return find_preset(method)
-    if not isinstance(method, (Method, Optimizer)):
+    if not isinstance(method, Optimizer):
         raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
     if method.implicit or method.adaptive:
         return Preset("", method, initializer=method.initializer, max_steps=80 if method.implicit else 5000)

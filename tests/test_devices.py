@@ -12,7 +12,7 @@ import pinn_lora as pl
 from pinn_lora import problems, solvers
 from pinn_lora.batches import Batch
 from pinn_lora.catalog import find, names
-from pinn_lora.flow import Method
+from pinn_lora.method import Method
 from pinn_lora.presets import PRESETS
 from pinn_lora.problem import Problem
 from pinn_lora.training import network_for

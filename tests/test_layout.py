@@ -58,6 +58,7 @@ LEVELS: list[set[str]] = [
     {"integrators"},
     {"flow", "solution", "wolfe"},
     {"dde.problem", "optimizers"},
+    {"method"},
     {"presets"},
     {"config", "factor_optimizer", "loop"},
     {"families.config", "training"},

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from pinn_lora.adapters import describe_problem, fingerprint
 from pinn_lora.families.neighbours import Distance, coefficient_distance, member_at, spanning_tree, varying
-from pinn_lora.flow import Method
 from pinn_lora.folders import clear_partial, in_use, plain_path, whole, write_atomically
 from pinn_lora.initializers import Initializer
 from pinn_lora.optimizers import Optimizer
@@ -109,9 +108,7 @@ class Family:
             raise ValueError("every member of this family diverged, so there is none to start from")
         return min(solved, key=lambda member: distance(problem, member.problem))
 
-    def solve(
-        self, value: Any, *, method: str | Method | Optimizer = "odelora-implicit", max_steps: int = 20
-    ) -> Solution:
+    def solve(self, value: Any, *, method: str | Optimizer = "odelora-implicit", max_steps: int = 20) -> Solution:
         """The solution for an unseen parameter (as in `nearest`) by a few steps from the nearest member, at its points; a
         member of the family is itself the answer. The family is left as it is."""
         problem = member_at(value, self.problems)
@@ -175,7 +172,7 @@ def solve_family(
     base: Solution,
     members: Sequence[Problem],
     *,
-    method: str | Method | Optimizer = "odelora-implicit",
+    method: str | Optimizer = "odelora-implicit",
     rank: int | Mapping[str, int] = 4,
     jobs: int = 1,
     threads: int = 1,
@@ -268,7 +265,7 @@ def _sound(parent: int | None, parents: Sequence[int | None], done: Mapping[int,
     return parent
 
 
-def check_members(base: Problem, members: Sequence[Problem], method: str | Method | Optimizer) -> None:
+def check_members(base: Problem, members: Sequence[Problem], method: str | Optimizer) -> None:
     """ValueError for what `solve_family` cannot solve."""
     if not members:
         raise ValueError("solve_family was given no members; give the problems of the family")

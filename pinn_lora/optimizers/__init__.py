@@ -1,4 +1,5 @@
-"""Whole optimizers: what keeps history in the coordinates of theta, or is no flow at all. Every file is one optimizer."""
+"""Whole optimizers: what keeps history in the coordinates of theta, or is no flow at all. Every file is one optimizer; one
+that follows a flow is a `Method`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from pinn_lora.objective import Objective
 
 
 class Run(Protocol):
-    """An optimizer or a method under way."""
+    """An optimizer under way."""
 
     h: float
 
@@ -33,13 +34,14 @@ class Run(Protocol):
 class Optimizer(ABC):
     """A frozen dataclass of settings; `start` makes the run that keeps the state.
 
-    `needs_factors`: it works on pairs (B, A) alone, and a network without any is refused. `rank_factor`: how many times the
-    rank its adapters have, where a part of them is frozen. `initializer`: its start where none is given. `conserves`: what a
-    step keeps. `evaluates` and `own`: what it evaluates at all points, and its own work.
+    `implicit`: a step solves a system. `adaptive`: it chooses its step sizes itself, after the first. `needs_factors`: it
+    works on pairs (B, A) alone, and a network without any is refused. `rank_factor`: how many times the rank its adapters
+    have, where a part of them is frozen. `initializer`: its start where none is given. `conserves`: what a step keeps.
+    `evaluates` and `own`: what it evaluates at all points, and its own work.
     """
 
-    implicit: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = False
+    implicit: bool = False
+    adaptive: bool = False
     needs_factors: ClassVar[bool] = False
     rank_factor: ClassVar[int] = 1
     initializer: ClassVar[str] = "zero_b"
