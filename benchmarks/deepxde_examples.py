@@ -1,12 +1,14 @@
 """DeepXDE's own published examples, and another member of each one's family: adapted by `finetune`, and inside DeepXDE.
 
-    python benchmarks/deepxde_examples.py    # DeepXDE's own lengths, hours; writes results/benchmarks/deepxde_examples.json
+    python benchmarks/deepxde_examples.py --threads 1    # DeepXDE's own lengths, hours
     python benchmarks/deepxde_examples.py --share 0.02 --only burgers    # a fiftieth of every length, one example
 
 Burgers, Allen-Cahn, Helmholtz_Dirichlet_2d and Poisson_Lshape as they are published, but for the coefficient as an argument and
 double precision. Columns: relative L2 error of DeepXDE's trained model, of that model unchanged on the other member, after
 `pl.finetune(pl.from_deepxde(data, model), pl.from_deepxde(other))`, and after `pl.adapt_model` with a FactorOptimizer in
-`model.compile` and `model.train`; seconds beside each. References: Cole-Hopf, Chebyshev collocation, a closed form, corners.
+`model.compile` and `model.train`; seconds beside each, by CPU time on one thread. What is finished stays in the file,
+results/benchmarks/deepxde_examples.json: call again to go on. References: Cole-Hopf, Chebyshev collocation, a closed form,
+corners.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import json
 import math
 import os
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,8 +36,11 @@ from pinn_lora.problems.burgers import Burgers
 from pinn_lora.problems.poisson_lshape import CORNERS, PoissonLShape
 
 import pinn_lora as pl
+from pinn_lora.clock import seconds
+from pinn_lora.folders import write_atomically
 
 dde: Any = deepxde  # as the examples call it; its modules are not known to a type checker
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -188,28 +192,31 @@ def train(example: Example, model: Any, share: float) -> None:
 
 
 def run(name: str, share: float, width: int | None) -> dict[str, Any]:
-    example, clock, rows = EXAMPLES[name], time.perf_counter, {}
+    example, rows = EXAMPLES[name], {}
     torch.manual_seed(0)
     np.random.seed(0)
-    start = clock()
+    start = seconds(CPU)
     model = dde.Model(*example.make(example.base, width))
     train(example, model, share)
-    rows["deepxde"] = error(example, example.base, base := pl.from_deepxde(model.data, model)), clock() - start
+    rows["deepxde"] = error(example, example.base, base := pl.from_deepxde(model.data, model)), seconds(CPU) - start
     other = example.make(example.other, width)[0]
     target = pl.from_deepxde(other)
     rows["zero-shot"] = error(example, example.other, pl.Solution(target, base.network)), 0.0
-    start = clock()
+    start = seconds(CPU)
     tuned = pl.finetune(base, target, rank=example.rank)
-    rows["finetune odelora-implicit"] = error(example, example.other, tuned), clock() - start
+    rows["finetune odelora-implicit"] = error(example, example.other, tuned), seconds(CPU) - start
     for method, steps in (("lora-adam", 10_000), ("lora-lbfgs", 5_000)):
-        start, adapted = clock(), dde.Model(other, copy.deepcopy(model.net))
+        start, adapted = seconds(CPU), dde.Model(other, copy.deepcopy(model.net))
         pl.adapt_model(adapted, rank=example.rank)
         steps = max(10, int(share * steps))
         adapted.compile(pl.FactorOptimizer(adapted.net, method, max_steps=steps), verbose=0)
         adapted.train(iterations=steps, verbose=0, display_every=10**6)
-        rows[f"adapt_model {method}"] = error(example, example.other, pl.from_deepxde(other, adapted)), clock() - start
-    for way, (found, seconds) in rows.items():
-        print(f"{name:<15} {way:<28} {found:.2e}  {seconds:8.1f} s", flush=True)
+        rows[f"adapt_model {method}"] = (
+            error(example, example.other, pl.from_deepxde(other, adapted)),
+            seconds(CPU) - start,
+        )
+    for way, (found, taken) in rows.items():
+        print(f"{name:<15} {way:<28} {found:.2e}  {taken:8.1f} s", flush=True)
     return {"name": name, "base": example.base, "other": example.other, "rows": rows}
 
 
@@ -223,11 +230,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     dde.config.set_default_float("float64")
-    found = [run(name, arguments.share, arguments.width) for name in arguments.only or EXAMPLES]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    told = {"share": arguments.share, "width": arguments.width, "threads": arguments.threads}
-    versions = {"torch": torch.__version__, "deepxde": dde.__version__, "machine": platform.processor()}
-    arguments.out.write_text(json.dumps({**told, **versions, "examples": found}, indent=2) + "\n")
+    about = {"share": arguments.share, "width": arguments.width, "threads": arguments.threads}
+    about |= {"torch": torch.__version__, "deepxde": dde.__version__, "machine": platform.machine()}
+    out: Path = arguments.out
+    record = json.loads(out.read_text()) if out.is_file() else {**about, "examples": []}
+    if any(record.get(key) != value for key, value in about.items()):
+        parser.error(f"{out} holds examples of another length, machine or version; choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = {example["name"] for example in record["examples"]}
+    for name in arguments.only or EXAMPLES:
+        if name not in done:
+            record["examples"].append(run(name, arguments.share, arguments.width))
+            write_atomically(out, json.dumps(record, indent=1) + "\n")
     print(f"wrote {arguments.out}")
 
 

@@ -14,6 +14,7 @@ from pinn_lora.lora import LoRALinear, adapt, merge
 from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.sd_lora import SDLoRA
 from pinn_lora.problem import Problem
+from pinn_lora.ranges import COUNT, must_be
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import continued, finetune
 
@@ -26,8 +27,7 @@ def rac_lora(
     of a round, points ...). The result's network is merged; its history is that of all rounds. Source: Malinovsky et al.,
     RAC-LoRA, 2024 (arXiv 2410.08305). Raises ValueError for less than one round and for an option that every round chooses.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; it must be at least 1")
+    must_be(COUNT, rounds=rounds)
     for name in ("method", "initializer", "start"):
         if name in options:
             raise ValueError(

@@ -13,6 +13,7 @@ from pinn_lora.lora import Blocks, LoRALinear, unfactored
 from pinn_lora.objective import Objective
 from pinn_lora.optimizers import Optimizer, Run
 from pinn_lora.presets import Preset, find_preset
+from pinn_lora.ranges import COUNT, POSITIVE, must_be
 
 SAME = 0.5  # of the digits of a float: a loss at the same factors that differs by more has other points
 
@@ -112,8 +113,8 @@ class FactorOptimizer(torch.optim.Optimizer):
         preset = find_preset(method) if isinstance(method, str) else _preset(method)
         _refuse(method, preset, network)
         h = preset.step_size if step_size is None else step_size
-        if not (math.isfinite(h) and h > 0):
-            raise ValueError(f"the step size is {h}; it must be a positive number")
+        must_be(POSITIVE, step_size=h)
+        must_be(COUNT, max_steps=max_steps)
         self.network, self.method, self.blocks = network, preset.method, Blocks(network)
         self.max_steps = preset.max_steps if max_steps is None else max_steps
         self.finished = False

@@ -19,6 +19,7 @@ from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective, Work
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points, grow, held_out_points
+from pinn_lora.ranges import COUNT, NOT_NEGATIVE, POSITIVE, must_be
 from pinn_lora.solution import Record, Solution, Status, grid_points, grid_reference, relative_error
 
 STALL_STEPS, STALL_FALL = 20, 0.01  # CONVERGED: the held-out loss fell by under 1 % over 20 accepted steps
@@ -37,6 +38,10 @@ class Budget:
     growth: float = 0.25
     most: float = 3.0
     overfit: float | None = None
+
+    def __post_init__(self) -> None:
+        must_be(COUNT, max_steps=self.max_steps, resample_every=self.resample_every)
+        must_be(NOT_NEGATIVE, max_seconds=self.max_seconds)
 
 
 class _Judge:
@@ -89,10 +94,8 @@ def train(
     progress: bool,
 ) -> Solution:
     problem, network = solution.problem, solution.network
-    if not (math.isfinite(step_size) and step_size > 0):
-        raise ValueError(f"the step size is {step_size}; it must be a positive number")
-    if budget.max_steps < 1:
-        raise ValueError(f"max_steps is {budget.max_steps}; it must be at least 1")
+    must_be(POSITIVE, step_size=step_size)
+    must_be(COUNT, points=points)
     blocks = Blocks(network)
     theta = blocks.read(network)
     chosen = first_points(problem, points, seed=seed)

@@ -36,6 +36,8 @@ class Method(Optimizer):
         object.__setattr__(self, "metric", build(metrics, Metric, self.metric))
         object.__setattr__(self, "lift", build(lifts, Lift, self.lift))
         object.__setattr__(self, "integrator", build(integrators, Integrator, self.integrator))
+        if not isinstance(self.decay, bool):
+            raise ValueError(f"decay is {self.decay!r}; it must be true or false")
         kind = type(self.integrator).__name__
         if self.integrator.implicit and not self.lift.has_mass:
             others = ", ".join(name for name in names(lifts) if build(lifts, Lift, name).has_mass)

@@ -46,11 +46,18 @@ COUNT = Range(ge=1, whole=True)
 COUNT_OR_NONE = Range(ge=0, whole=True)
 
 
+def must_be(range_: Range, **given: Any) -> None:
+    """ValueError that names the first of the arguments that lies outside of the range; None is no argument."""
+    for name, value in given.items():
+        if value is not None and value not in range_:
+            raise ValueError(f"{name} is {value!r}; it must be {range_}")
+
+
 def check_ranges(settings: object, **ranges: Range) -> None:
     """ValueError that names the first of the settings' fields, each given with its range, that lies outside of it. What the
     settings are called is their file's stem, their name in a config."""
+    called = type(settings).__module__.rpartition(".")[2]
     for name, range_ in ranges.items():
         value = getattr(settings, name)
         if value not in range_:
-            called = type(settings).__module__.rpartition(".")[2]
             raise ValueError(f"{called}: {name} is {value!r}; it must be {range_}")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
-from pinn_lora.config import ConfigError, StudyConfig, check_config
+from pinn_lora.config import ConfigError, Strict, StudyConfig, check_config
 from pinn_lora.domain import Domain
 from pinn_lora.folders import clear_partial, in_use, write_atomically
 from pinn_lora.method import Method
@@ -44,8 +45,7 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str,
     path = folder / "study.json"
     if path.is_file():
         held = read_held(path, keys=("config", "started"))
-        if not _same_config(held["config"], config):
-            raise ConfigError(f"{folder} holds a study of another config; nothing was changed: choose another --out")
+        check_same(folder, "study", held["config"], config, lambda: check_config(held["config"], where="study.json"))
         check_files(folder, held, files)
         for part in ("runs", "bases"):
             clear_partial(folder / part)
@@ -92,12 +92,17 @@ def check_references(problems: Iterable[Problem]) -> None:
             raise ConfigError(f"the reference of {problem!r} cannot be computed: {error}; nothing was made") from error
 
 
-def _same_config(held: dict[str, Any], config: StudyConfig) -> bool:
-    """Whether a folder's config means the same: what was written by an older version lacks keys that have defaults now."""
-    try:
-        return check_config(held, where="study.json") == config
-    except ConfigError:
-        return False
+def check_same(folder: Path, what: str, held: dict[str, Any], config: Strict, check: Callable[[], Strict]) -> None:
+    """ConfigError where a folder's config means another thing: what was written by an older version lacks keys that have
+    defaults now, and `check` brings them in."""
+    with suppress(ConfigError):
+        held = check().model_dump()
+    given = config.model_dump()
+    other = [key for key in given if held.get(key) != given[key]]
+    if other:
+        raise ConfigError(
+            f"{folder} holds a {what} of another config ({', '.join(other)}); nothing was changed: choose another --out"
+        )
 
 
 def write_study(

@@ -22,6 +22,7 @@ from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import first_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
+from pinn_lora.ranges import POSITIVE, must_be
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
 from pinn_lora.scalars import checked_seed, integer_ranks, integers, reals, term_weights
 from pinn_lora.solution import Solution, Status
@@ -72,6 +73,7 @@ def pretrain(
     automatic = resample_every == "auto"
     max_steps, spacing = integers(max_steps=max_steps, resample_every=None if automatic else resample_every)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
+    must_be(POSITIVE, max_seconds=max_seconds)
     weights = term_weights(weights)
     if isinstance(network, nn.Module):
         network = copy.deepcopy(network)
@@ -198,6 +200,7 @@ def finetune(
     seed = checked_seed(seed)
     resample_every, rank = integers(resample_every=resample_every)[0], integer_ranks(rank)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
+    must_be(POSITIVE, max_seconds=max_seconds)
     weights, scale = term_weights(weights), None if scale is None else scale_of(scale)
     preset = preset_of(method)
     shape: dict[str, Any] = {"rank": rank, "initializer": initializer, "targets": targets, "scale": scale}
@@ -313,6 +316,8 @@ def _place(network: nn.Module, dtype: str | torch.dtype | None, device: str | to
     if dtype is not None and dtype not in DTYPES.values():
         raise ValueError(f"dtype is {dtype!r}; it must be float32 or float64, by name or torch's")
     try:
+        if device is not None and torch.device(device).type == "meta":
+            raise RuntimeError("it holds no numbers")
         return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None

@@ -118,7 +118,7 @@ def test_the_gradient_of_a_magnitude_is_autograds():
 
 
 def test_bad_input_gets_one_sentence(base, target):
-    with pytest.raises(ValueError, match="rounds is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="rounds is 0; it must be a whole number, at least 1"):
         pl.rac_lora(base, target, rounds=0)
     for name in ("method", "initializer", "start"):
         with pytest.raises(

@@ -109,7 +109,7 @@ def test_an_implicit_method_is_refused_in_one_sentence(name):
             lambda: FactorOptimizer(objective().network, "full-adam"),
             "'full-adam' trains all weights; choose a method on",
         ),
-        (lambda: FactorOptimizer(objective().network, step_size=-1.0), "the step size is -1.0; it must be a positive"),
+        (lambda: FactorOptimizer(objective().network, step_size=-1.0), "step_size is -1.0; it must be above 0"),
         (
             lambda: FactorOptimizer(pl.MLP(Burgers().domain, width=4, depth=2)),
             "this network has no factors; pl.adapt_model",

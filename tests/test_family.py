@@ -218,7 +218,7 @@ def test_thin_layers_get_more_points_by_default(base):
         ({"points": 0}, "0 points are to be taken for Reaction"),
         ({"points": 2.5}, "points is 2.5; give a whole number"),
         ({"rank": 2.0}, "rank is 2.0; give a whole number"),
-        ({"jobs": 0}, "jobs is 0 and threads 1; each must be at least 1"),
+        ({"jobs": 0}, "jobs is 0; it must be a whole number, at least 1"),
         ({"method": "lora-admm"}, "there is no method"),
     ],
 )

@@ -74,6 +74,7 @@ def test_names_options_and_instances_mean_the_same():
         ({"lift": {"eps": 1}}, r"no lift None \(choices: "),
         ({"lift": {"name": "balanced", "eps": -1.0}}, "balanced: eps is -1.0; it must be at least 0"),
         ({"lift": "euler"}, r"no lift 'euler'"),
+        ({"decay": "yes"}, "decay is 'yes'; it must be true or false"),
         ({"lift": RosenbrockEuler()}, r"no lift .*RosenbrockEuler"),
     ],
     ids=str,

@@ -148,7 +148,7 @@ def test_a_folder_from_before_a_key_had_a_default_is_continued(finished):
 
 
 def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tmp_path):
-    with pytest.raises(ConfigError, match="holds a study of another config; nothing was changed"):
+    with pytest.raises(ConfigError, match=r"holds a study of another config \(seeds\); nothing was changed"):
         run(finished, TINY.replace("seeds = [0, 1]", "seeds = [5]"))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not a results folder; nothing was changed"):

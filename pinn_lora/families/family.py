@@ -21,6 +21,7 @@ from pinn_lora.initializers import Initializer
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import layer_points
 from pinn_lora.problem import Problem
+from pinn_lora.ranges import COUNT, POSITIVE, must_be
 from pinn_lora.scalars import integer_ranks, integers, json_text, reals, term_weights
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import finetune, preset_of
@@ -205,8 +206,8 @@ def solve_family(
     jobs, threads, max_steps, seed = integers(jobs=jobs, threads=threads, max_steps=max_steps, seed=seed)
     step_size, max_seconds = reals(step_size=step_size, max_seconds=max_seconds)
     check_members(base.problem, members, method)
-    if jobs < 1 or threads < 1:
-        raise ValueError(f"jobs is {jobs} and threads {threads}; each must be at least 1")
+    must_be(COUNT, jobs=jobs, threads=threads, max_steps=max_steps)
+    must_be(POSITIVE, step_size=step_size, max_seconds=max_seconds)
     tree = spanning_tree(base.problem, members, distance or coefficient_distance([base.problem, *members]))
     parents = [parent for _, parent in sorted(tree)]
     counts = [_count(points, base.problem, member) for member in members]

@@ -28,7 +28,7 @@ from pinn_lora.plan import check_pretraining, check_start, check_weights, rehear
 from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
-from pinn_lora.results import check_files, check_references, now, read_held
+from pinn_lora.results import check_files, check_references, check_same, now, read_held
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import network_for, pretrain
 from pinn_lora.workers import each, torch_threads
@@ -100,8 +100,7 @@ def _open(folder: Path, config: FamilyConfig, source: str, files: dict[str, str]
     held = folder / RECORD
     if held.is_file():
         record = read_held(held, keys=("config", "started"))
-        if check_family(record["config"], where=RECORD) != config:
-            raise ConfigError(f"{folder} holds a family of another config; nothing was changed: choose another --out")
+        check_same(folder, "family", record["config"], config, lambda: check_family(record["config"], where=RECORD))
         check_files(folder, record, files)
         for place in folder.glob("seed-*"):
             clear_partial(place)
