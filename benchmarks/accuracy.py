@@ -1,6 +1,6 @@
 """What training reaches with its defaults, and how long it takes: pretraining, fine-tuning, and any first step size.
 
-    python benchmarks/accuracy.py [--threads 2] [--quick] [--out results/benchmarks/accuracy.json]
+    python benchmarks/accuracy.py [--threads 1] [--quick] [--out results/benchmarks/accuracy.json]
 
 Burgers at nu = 0.01/pi from scratch; then 0.01/pi -> 0.02/pi at rank 4, three seeds; then from first step sizes 1e-6 to 1e8.
 Seconds are of the whole call; on one thread CPU seconds, so that other work on the machine does not count.
@@ -48,7 +48,7 @@ def row(name: str, solution: pl.Solution, seconds: float) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What training reaches with its defaults.")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one seed, two first step sizes, a short pretraining")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/accuracy.json"))
     arguments = parser.parse_args()

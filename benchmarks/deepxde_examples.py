@@ -1,6 +1,6 @@
 """DeepXDE's own published examples, and another member of each one's family: adapted by `finetune`, and inside DeepXDE.
 
-    python benchmarks/deepxde_examples.py --threads 1    # DeepXDE's own lengths, hours
+    python benchmarks/deepxde_examples.py    # DeepXDE's own lengths, hours
     python benchmarks/deepxde_examples.py --share 0.02 --only burgers    # a fiftieth of every length, one example
 
 Burgers, Allen-Cahn, Helmholtz_Dirichlet_2d and Poisson_Lshape as they are published, but for the coefficient as an argument and
@@ -222,7 +222,7 @@ def run(name: str, share: float, width: int | None) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="DeepXDE's published examples, adapted.")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--share", type=float, default=1.0, help="of the published numbers of iterations")
     parser.add_argument("--width", type=int, help="of the networks, where not the published one")
     parser.add_argument("--only", choices=list(EXAMPLES), action="append")

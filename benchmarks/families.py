@@ -1,6 +1,6 @@
 """The sharp end of the Burgers family: how many points a thin layer needs, and what a neighbour's factors are worth.
 
-    python benchmarks/families.py [--threads 2] [--quick] [--out results/benchmarks/families.json]
+    python benchmarks/families.py [--threads 1] [--quick] [--out results/benchmarks/families.json]
 
 From a base at nu = 0.01/pi to 0.005/pi in a step of 6 % and four
 of 17 %, rank 4, with 3000 (0.01/pi / nu)^p points, by factors alone and
@@ -10,15 +10,14 @@ with biases and output layer; at p = 1 also with every member from the base itse
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pinn_lora.problems.burgers import Burgers
+from side_by_side import machine, write
 
 import pinn_lora as pl
 
@@ -46,7 +45,7 @@ def from_the_base(family: pl.Family, seed: int) -> pl.Family:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Points and starts at the sharp end of the Burgers family.")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a short pretraining, two members, one power")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/families.json"))
     arguments = parser.parse_args()
@@ -67,9 +66,7 @@ def main() -> None:
         rows += rows_of(f"power {power:g}", family)
         if power == 1.0:
             rows += rows_of("power 1, from the base", from_the_base(family, seed))
-    about = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write(arguments.out, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

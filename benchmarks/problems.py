@@ -1,6 +1,6 @@
 """What pretraining reaches from scratch on the harder problems, against the true solutions.
 
-    python benchmarks/problems.py [--threads 2] [--only kdv ...] [--quick] [--out results/benchmarks/problems.json]
+    python benchmarks/problems.py [--threads 1] [--only kdv ...] [--quick] [--out results/benchmarks/problems.json]
 
 `pretrain` with its defaults but for what a row says; seed 0, the last iterate. Seconds are of training alone. `aim` is what the
 row is meant to reach.
@@ -39,7 +39,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], float]] = [  # problem, ne
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What pretraining reaches from scratch.")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="these problems alone")
     parser.add_argument("--quick", action="store_true", help="three steps each: shows that it runs")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/problems.json"))
