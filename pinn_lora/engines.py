@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from pinn_lora.compiling import can_compile, run_foreign
-from pinn_lora.jets import Indices
+from pinn_lora.jets import Index, Indices, summed
 from pinn_lora.layer_jacobians import fill_alpha, fill_layer
 from pinn_lora.lora import Blocks, DenseBlock
 from pinn_lora.networks import Network
@@ -315,11 +316,14 @@ def _slope(r: Tensor, values: Tensor) -> Tensor:
     return torch.zeros_like(values) if found is None else found
 
 
-def _derivative(value: Callable[[Tensor], Tensor], index: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+def _derivative(value: Callable[[Tensor], Tensor], index: Index) -> Callable[[Tensor], Tensor]:
     """The derivative of a pointwise function of (N, d) named by an index, one forward-mode pass an order."""
-    for number in index:
-        value = _along(value, number)
-    return value
+
+    def one(part: Index) -> Callable[[Tensor], Tensor]:
+        return reduce(_along, part, value)
+
+    parts = [one(part) for part in summed(index)]
+    return parts[0] if len(parts) == 1 else lambda x: sum((part(x) for part in parts[1:]), start=parts[0](x))
 
 
 def _along(value: Callable[[Tensor], Tensor], number: int) -> Callable[[Tensor], Tensor]:

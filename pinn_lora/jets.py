@@ -1,9 +1,11 @@
 """Truncated Taylor algebra: a value carried together with its derivatives in the coordinates.
 
 A derivative is named by a sorted tuple of coordinate numbers, an *index*: () is the value, (0,) is u_x, (0, 0) is u_xx,
-(0, 1) is u_xt where x is coordinate 0 and t coordinate 1. A jet stacks the derivatives of a downward-closed set of
-indices along its first axis. Products follow Leibniz' rule, compositions Faa di Bruno's formula; both are tables
-made once for a set of indices, so any order and any number of coordinates run through the same few lines.
+(0, 1) is u_xt where x is coordinate 0 and t coordinate 1. A Laplacian is an index of its own, `laplacian(0, 1)` is
+u_xx + u_yy: it needs u_x and u_y and neither u_xx nor u_yy, so that d coordinates take d + 2 rows instead of 2 d + 1 (the
+forward Laplacian of Li et al. 2024, arXiv 2307.08214). A jet stacks the derivatives of a downward-closed set of indices along
+its first axis. Products follow Leibniz' rule, compositions Faa di Bruno's formula; both are tables made once for a set of
+indices, so any order and any number of coordinates run through the same few lines.
 """
 
 from __future__ import annotations
@@ -20,6 +22,22 @@ from torch import Tensor
 
 Index = tuple[int, ...]
 Indices = tuple[Index, ...]
+LAPLACE = -1  # stands before the coordinates of a Laplacian
+
+
+def laplacian(*coordinates: int) -> Index:
+    """The index of the sum of second derivatives in these coordinates, each named once."""
+    chosen = tuple(sorted(coordinates))
+    return (LAPLACE, *chosen) if len(chosen) > 1 else 2 * chosen
+
+
+def summed(index: Index) -> tuple[Index, ...]:
+    """The derivatives whose sum an index names: those of a Laplacian, else itself alone."""
+    return tuple((i, i) for i in index[1:]) if index[:1] == (LAPLACE,) else (index,)
+
+
+def order_of(index: Index) -> int:
+    return len(summed(index)[0])
 
 
 def closure(indices: Iterable[Index]) -> Indices:
@@ -27,13 +45,16 @@ def closure(indices: Iterable[Index]) -> Indices:
     found: set[Index] = {()}
     for index in indices:
         index = tuple(sorted(index))
+        if index[:1] == (LAPLACE,):
+            found |= {index, *((i,) for i in index[1:])}
+            continue
         for size in range(1, len(index) + 1):
             found.update(combinations(index, size))
-    return tuple(sorted(found, key=lambda index: (len(index), index)))
+    return tuple(sorted(found, key=lambda index: (order_of(index), index)))
 
 
 def max_order(indices: Indices) -> int:
-    return len(indices[-1])
+    return order_of(indices[-1])
 
 
 @lru_cache
@@ -42,13 +63,16 @@ def product_table(indices: Indices) -> tuple[tuple[tuple[float, int, int], ...],
     position = {index: i for i, index in enumerate(indices)}
     table = []
     for index in indices:
-        terms: Counter[tuple[int, int]] = Counter()
-        places = range(len(index))
-        for size in range(len(index) + 1):
-            for chosen in combinations(places, size):
-                left = tuple(index[i] for i in chosen)
-                right = tuple(index[i] for i in places if i not in chosen)
-                terms[position[left], position[right]] += 1
+        terms: Counter[tuple[int, int]] = Counter({(0, position[index]): 1})
+        for part in summed(index):
+            places = range(len(part))
+            for size in range(1, len(part)):
+                for chosen in combinations(places, size):
+                    left = tuple(part[i] for i in chosen)
+                    right = tuple(part[i] for i in places if i not in chosen)
+                    terms[position[left], position[right]] += 1
+        if index:
+            terms[position[index], 0] += 1
         table.append(tuple((float(c), b, d) for (b, d), c in terms.items()))
     return tuple(table)
 
@@ -76,9 +100,10 @@ def composition_table(indices: Indices) -> tuple[tuple[int, float, tuple[int, ..
     table = []
     for a, index in enumerate(indices):
         terms: Counter[tuple[int, ...]] = Counter()
-        for blocks in _partitions(range(len(index))):
-            if len(blocks) > 1:
-                terms[tuple(sorted(position[tuple(index[i] for i in block)] for block in blocks))] += 1
+        for part in summed(index):
+            for blocks in _partitions(range(len(part))):
+                if len(blocks) > 1:
+                    terms[tuple(sorted(position[tuple(part[i] for i in block)] for block in blocks))] += 1
         table += [(a, float(c), factors) for factors, c in terms.items()]
     return tuple(table)
 

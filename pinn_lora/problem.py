@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pinn_lora.dde.geometry import GeometryDomain
 from pinn_lora.domain import BOUNDARY, Domain, first_inside
-from pinn_lora.jets import Index, Indices, Jet, closure
+from pinn_lora.jets import Index, Indices, Jet, closure, laplacian, summed
 from pinn_lora.places import ProblemError, caller, naming, place_of
 
 
@@ -27,6 +27,13 @@ def parse_derivative(name: str, coordinates: tuple[str, ...]) -> Index | None:
             if rest is not None:
                 return tuple(sorted((number, *rest)))
     return None
+
+
+def spelled(index: Index, coordinates: tuple[str, ...]) -> str:
+    """(0, 0, 1) -> "xxt", and a Laplacian as "laplacian(x, y)"."""
+    if len(summed(index)) > 1:
+        return f"laplacian({', '.join(coordinates[i] for i, _ in summed(index))})"
+    return "".join(coordinates[i] for i in index)
 
 
 class Coordinates:
@@ -46,7 +53,8 @@ class Coordinates:
 
 
 class Field:
-    """One unknown at the points: itself a tensor (N,) in arithmetic, its derivatives by name, u.t, u.xx, u.d("x", "x")."""
+    """One unknown at the points: itself a tensor (N,) in arithmetic, its derivatives by name, u.t, u.xx, u.d("x", "x"),
+    u.laplacian()."""
 
     def __init__(self, data: Sequence[Tensor] | Tensor, indices: Indices, names: tuple[str, ...]) -> None:
         self._data, self._indices, self._names = data, indices, names
@@ -63,10 +71,20 @@ class Field:
 
     def d(self, *coordinates: str) -> Tensor:
         """The derivative in the named coordinates, one name for each order."""
-        for coordinate in coordinates:
-            if coordinate not in self._names:
-                raise AttributeError(f"there is no coordinate {coordinate!r} (coordinates: {', '.join(self._names)})")
-        return self._take(tuple(sorted(self._names.index(c) for c in coordinates)))
+        return self._take(tuple(sorted(self._number(name) for name in coordinates)))
+
+    def laplacian(self, *coordinates: str) -> Tensor:
+        """The sum of the second derivatives in the named coordinates, in all but t where none is named: cheaper than its
+        parts where these are not needed beside it."""
+        chosen = coordinates or tuple(name for name in self._names if name != "t")
+        if len(set(chosen)) < len(chosen):
+            raise AttributeError(f"laplacian({', '.join(chosen)}) names a coordinate twice")
+        return self._take(laplacian(*(self._number(name) for name in chosen)))
+
+    def _number(self, coordinate: str) -> int:
+        if coordinate not in self._names:
+            raise AttributeError(f"there is no coordinate {coordinate!r} (coordinates: {', '.join(self._names)})")
+        return self._names.index(coordinate)
 
     def __getattr__(self, name: str) -> Tensor:
         index = None if name.startswith("_") else parse_derivative(name, self._names)

@@ -43,8 +43,7 @@ class AllenCahnBall(Problem):
         return Ball(self.names, t=(0.0, 1.0))
 
     def residual(self, p, u):
-        laplacian = sum(u.d(name, name) for name in self.names)
-        return u.t - laplacian - u + u**3 - self._source(p)
+        return u.t - u.laplacian() - u + u**3 - self._source(p)
 
     def conditions(self):
         return [] if self.form == "ansatz" else [initial(self._start), dirichlet(lambda p: 0.0, on="boundary")]

@@ -37,8 +37,8 @@ class Cavity(Problem):
         choose(self.form, ["ansatz", "soft"], what="form of Cavity")
 
     def residual(self, p, u, v, pressure):
-        momentum_x = u * u.x + v * u.y + pressure.x - (u.xx + u.yy) / self.re
-        momentum_y = u * v.x + v * v.y + pressure.y - (v.xx + v.yy) / self.re
+        momentum_x = u * u.x + v * u.y + pressure.x - u.laplacian() / self.re
+        momentum_y = u * v.x + v * v.y + pressure.y - v.laplacian() / self.re
         return momentum_x, momentum_y, u.x + v.y
 
     def conditions(self):

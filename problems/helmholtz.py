@@ -38,7 +38,7 @@ class Helmholtz(Problem):
 
     def residual(self, p, u):
         factor = self.k**2 - (self.a1 * math.pi) ** 2 - (self.a2 * math.pi) ** 2
-        return u.xx + u.yy + self.k**2 * u - factor * self.reference(p)
+        return u.laplacian() + self.k**2 * u - factor * self.reference(p)
 
     def conditions(self):
         return [] if self.form == "ansatz" else [dirichlet(lambda p: 0.0, on="x"), dirichlet(lambda p: 0.0, on="y")]

@@ -38,8 +38,8 @@ class Kovasznay(Problem):
         return 0.5 * self.re - math.sqrt(0.25 * self.re**2 + 4.0 * math.pi**2)
 
     def residual(self, p, u, v, pressure):
-        momentum_x = u * u.x + v * u.y + pressure.x - (u.xx + u.yy) / self.re
-        momentum_y = u * v.x + v * v.y + pressure.y - (v.xx + v.yy) / self.re
+        momentum_x = u * u.x + v * u.y + pressure.x - u.laplacian() / self.re
+        momentum_y = u * v.x + v * v.y + pressure.y - v.laplacian() / self.re
         return momentum_x, momentum_y, u.x + v.y
 
     def conditions(self):

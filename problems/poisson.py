@@ -36,8 +36,7 @@ class Poisson(Problem):
         return Domain(**dict.fromkeys(self.names, (-1.0, 1.0)))
 
     def residual(self, p, u):
-        laplacian = sum(u.d(name, name) for name in self.names)
-        return laplacian + (self.a * math.pi) ** 2 * self.reference(p)
+        return u.laplacian() + (self.a * math.pi) ** 2 * self.reference(p)
 
     def conditions(self):
         return [dirichlet(self.reference, on=name) for name in self.names]

@@ -40,7 +40,7 @@ class PoissonLShape(Problem):
         return _domain()
 
     def residual(self, p, u):
-        return u.xx + u.yy - self.k * u + self.f
+        return u.laplacian() - self.k * u + self.f
 
     def conditions(self):
         return [dirichlet(lambda p: 0.0, on="boundary")]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pinn_lora.checks.differences import difference, stencil
+from pinn_lora.jets import laplacian
 
 LOWER, UPPER = (-1.0, 0.0), (1.0, 2.0)
 
@@ -51,6 +52,14 @@ def test_derivatives_are_those_of_a_closed_form_inside_and_on_the_faces(index):
     assert error.max() < {1: 1e-11, 2: 1e-8, 3: 1e-6, 4: 1e-3}[len(index)]
     assert np.sqrt(np.mean(error**2)) < 3 * np.sqrt(np.mean(uncertain**2))
     assert (error <= 100 * uncertain + 1e-11).all()
+
+
+def test_a_laplacian_is_the_sum_of_its_parts_and_as_uncertain_as_all_of_them():
+    points = points_everywhere()
+    found, uncertain = difference(smooth, points, laplacian(0, 1), LOWER, UPPER)
+    parts = [difference(smooth, points, index, LOWER, UPPER) for index in ((0, 0), (1, 1))]
+    np.testing.assert_array_equal(found, parts[0][0] + parts[1][0])
+    np.testing.assert_array_equal(uncertain, parts[0][1] + parts[1][1])
 
 
 def test_the_value_itself_is_certain():

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 import pinn_lora as pl
+from pinn_lora.jets import summed
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, components
 
 
@@ -24,10 +25,14 @@ def by_nested_autograd(found: pl.Objective, theta: torch.Tensor):
             columns = problem.solution(x, lambda inputs: functional_call(found.network, parameters, (inputs,)))
             taken = []
             for column in columns:
-                for number in index:
-                    (gradient,) = torch.autograd.grad(column.sum(), x, create_graph=True)
-                    column = gradient[:, number]
-                taken.append(column)
+                parts = []
+                for part in summed(index):
+                    derived = column
+                    for number in part:
+                        (gradient,) = torch.autograd.grad(derived.sum(), x, create_graph=True)
+                        derived = gradient[:, number]
+                    parts.append(derived)
+                taken.append(sum(parts))
             rows.append(torch.stack(taken))
         stacked = torch.stack(rows)
         return [Field(stacked[:, k], indices, problem.domain.names) for k in range(stacked.shape[1])]

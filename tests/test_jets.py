@@ -17,10 +17,12 @@ from pinn_lora.jets import (
     composition_table,
     cos,
     exp,
+    laplacian,
     log,
     multiply_add,
     multiply_adjoint,
     sin,
+    summed,
     tanh,
 )
 
@@ -67,6 +69,8 @@ SETS = {
     "all_3": closure(itertools.combinations_with_replacement(range(2), 3)),
     "xxtt": closure([(0, 0, 1, 1)]),
     "xxxx_t": closure([(0, 0, 0, 0), (1,)]),
+    "laplacian": closure([laplacian(0, 1)]),
+    "laplacian_beside_others": closure([laplacian(1, 0), (1, 1), (0, 0, 1)]),
 }
 
 
@@ -80,11 +84,14 @@ def by_autograd(expression, where: torch.Tensor, indices) -> torch.Tensor:
     coordinates = [where[:, i].clone().requires_grad_() for i in range(where.shape[1])]
     rows = []
     for index in indices:
-        value = expression(*coordinates)
-        for number in index:
-            total = value.sum() + 0.0 * sum(c.sum() for c in coordinates)  # a constant has a derivative too
-            value = torch.autograd.grad(total, coordinates[number], create_graph=True)[0]
-        rows.append(value.detach())
+        parts = []
+        for part in summed(index):
+            value = expression(*coordinates)
+            for number in part:
+                total = value.sum() + 0.0 * sum(c.sum() for c in coordinates)  # a constant has a derivative too
+                value = torch.autograd.grad(total, coordinates[number], create_graph=True)[0]
+            parts.append(value.detach())
+        rows.append(sum(parts))
     return torch.stack(rows)
 
 
@@ -202,9 +209,11 @@ def test_closure_is_the_smallest_downward_closed_set_in_order():
     assert closure([(0, 0), (1,)]) == ((), (0,), (1,), (0, 0))
     assert closure([(1, 0)]) == ((), (0,), (1,), (0, 1))
     assert closure([(0, 0, 1)]) == ((), (0,), (1,), (0, 0), (0, 1), (0, 0, 1))
+    assert closure([laplacian(2, 0)]) == ((), (0,), (2,), laplacian(0, 2))
+    assert laplacian(1) == (1, 1)
     for indices in SETS.values():
         assert closure(indices) == indices
-        for index in indices:
+        for index in (index for index in indices if len(summed(index)) == 1):
             for left_out in range(len(index)):
                 assert index[:left_out] + index[left_out + 1 :] in indices
 

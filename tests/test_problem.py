@@ -6,9 +6,9 @@ import torch
 from known_function import BOX, Known, field, known
 
 import pinn_lora as pl
-from pinn_lora.jets import closure
+from pinn_lora.jets import closure, laplacian
 from pinn_lora.places import ProblemError
-from pinn_lora.problem import Condition, Coordinates, Problem, parse_derivative
+from pinn_lora.problem import Condition, Coordinates, Problem, parse_derivative, spelled
 
 # Names of derivatives
 
@@ -49,6 +49,18 @@ def test_long_names_go_through_d():
     assert torch.equal(u.d("x1", "x1"), u._data[3])
     assert torch.equal(u.d("x2", "x1"), u._data[4])
     assert torch.equal(u.x1x2, u._data[4])
+
+
+def test_a_laplacian_is_asked_for_as_one_derivative():
+    asks = Known().needed
+    assert asks(lambda p, u: u.laplacian("x", "t")) == closure([laplacian(0, 1)])
+    assert asks(lambda p, u: u.laplacian("t", "x") + u.xt) == closure([laplacian(0, 1), (0, 1)])
+    assert asks(lambda p, u: u.laplacian()) == closure([(0, 0)])  # in all coordinates but t, and there is one
+    assert spelled(laplacian(0, 1), ("x", "t")) == "laplacian(x, t)"
+    assert spelled((0, 0, 1), ("x", "t")) == "xxt"
+    for names, said in ((("x", "x"), "names a coordinate twice"), (("z",), "there is no coordinate 'z'")):
+        with pytest.raises(ProblemError, match=said):
+            asks(lambda p, u, names=names: u.laplacian(*names))
 
 
 def test_a_field_is_its_value_in_arithmetic():

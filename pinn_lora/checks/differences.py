@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from pinn_lora.jets import Index
+from pinn_lora.jets import Index, summed
 
 LEVELS = 6  # spacings that are tried: a sixteenth of the box, then a third of the one before
 NODES = 8  # nodes of a stencil beyond the order of its derivative: at least so high is its order of accuracy
@@ -42,6 +42,9 @@ def difference(
     if not index:
         found = values(points)
         return found, np.zeros_like(found)
+    if len(parts := summed(index)) > 1:
+        all_parts = np.array([difference(values, points, part, lower, upper) for part in parts])
+        return all_parts[:, 0].sum(0), all_parts[:, 1].sum(0)
     tried = np.array([_at_level(values, points, index, lower, upper, level) for level in range(LEVELS)])
     apart = np.abs(np.diff(tried, axis=0))
     uncertain = np.maximum(apart[:-1], apart[1:])

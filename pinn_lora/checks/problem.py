@@ -20,7 +20,7 @@ from pinn_lora.jets import Jet, closure
 from pinn_lora.lora import Blocks
 from pinn_lora.networks.mlp import MLP
 from pinn_lora.places import ProblemError, place_of, sentence
-from pinn_lora.problem import Condition, Coordinates, Field, Problem, periodic
+from pinn_lora.problem import Condition, Coordinates, Field, Problem, periodic, spelled
 from pinn_lora.terms import Term
 
 TOLERANCE = 1e-5  # of the size of its terms, for what needs no derivative of the reference; ten times it for what does
@@ -178,7 +178,7 @@ def _terms(problem: Problem) -> tuple[list[Run], list[Finding]]:
         except ProblemError as error:
             found.append(_judged(name, True, str(error)))
             continue
-        asked = ["".join(problem.domain.names[i] for i in index) for index in run.term.indices if index]
+        asked = [spelled(index, problem.domain.names) for index in run.term.indices if index]
         runs.append(run)
         found.append(_judged(name, False, f"runs; it asks for {_derivatives(asked)}"))
     return runs, found
@@ -341,7 +341,7 @@ def _hint(problem: Problem, run: Run, misfit: Misfit) -> str:
         for field, part in zip(problem.fields, parts, strict=True):
             factor = (r @ part) / max(part @ part, 1e-300)
             if np.linalg.norm(r - factor * part) < 1e-3 * np.linalg.norm(r):
-                name = ".".join([field, "".join(problem.domain.names[i] for i in index)]).rstrip(".")
+                name = ".".join([field, spelled(index, problem.domain.names)]).rstrip(".")
                 found.append(f"{1.0 - factor:.4g} times its terms in {name}")
     return f"; it would fit with {' or '.join(found)}" if found else ""
 
