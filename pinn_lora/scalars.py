@@ -21,6 +21,13 @@ def integers(**given: Any) -> list[Any]:
     return found
 
 
+def whole(value: Any) -> Any:
+    """A whole number as int, of numpy or as a float too; anything else as it is."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return int(value)
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def reals(**given: Any) -> list[Any]:
     """The arguments as float, in their order; None stays None. ValueError names the one that is no number."""
     found = []

@@ -9,6 +9,7 @@ from pinn_lora.ball import Ball
 from pinn_lora.catalog import choose
 from pinn_lora.jets import cos, exp, sin, sqrt
 from pinn_lora.problem import Problem, dirichlet, initial
+from pinn_lora.scalars import whole
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class AllenCahnBall(Problem):
     def __post_init__(self) -> None:
         if not math.isfinite(self.epsilon):
             raise ValueError(f"AllenCahnBall: epsilon is {self.epsilon}; it must be finite")
+        object.__setattr__(self, "dimension", whole(self.dimension))
         if not (isinstance(self.dimension, int) and 2 <= self.dimension <= 20):
             raise ValueError(
                 f"AllenCahnBall: the dimension is {self.dimension}; it must be a whole number from 2 to 20"

@@ -9,6 +9,7 @@ from pinn_lora.catalog import choose
 from pinn_lora.domain import Domain
 from pinn_lora.jets import sin
 from pinn_lora.problem import Problem, dirichlet
+from pinn_lora.scalars import whole
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Helmholtz(Problem):
 
     def __post_init__(self) -> None:
         for name in ("a1", "a2"):
-            value = getattr(self, name)
+            value = whole(getattr(self, name))
+            object.__setattr__(self, name, value)
             if not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"Helmholtz: {name} is {value}; it must be a whole number, at least 1")
         if not math.isfinite(self.k):

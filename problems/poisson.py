@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pinn_lora.domain import Domain
 from pinn_lora.jets import sin
 from pinn_lora.problem import Problem, dirichlet
+from pinn_lora.scalars import whole
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Poisson(Problem):
     a: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dimension", whole(self.dimension))
         if not (isinstance(self.dimension, int) and 1 <= self.dimension <= 20):
             raise ValueError(f"Poisson: the dimension is {self.dimension}; it must be a whole number from 1 to 20")
         if not math.isfinite(self.a):

@@ -189,6 +189,8 @@ def test_losses_and_gradient_are_deepxdes_own(name, transform):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("activation", ["tanh", "sin", "relu"])
 def test_predictions_and_type_are_the_models(dtype, activation):
+    if dtype is torch.float32:
+        dde.config.real.set_float32()
     net = network(2, 1, activation=activation).to(dtype)
     for linear in net.linears:
         assert linear.weight.dtype is dtype
@@ -320,6 +322,14 @@ def without_pde():
         (lambda: from_deepxde(pointless()), "the condition dirichlet has no points; give data num_boundary"),
         (lambda: from_deepxde(without_pde()), "this data has no pde"),
         (lambda: from_deepxde(coupled()), "test_deepxde_in.py, line .*depends on the fields at other points"),
+        (
+            lambda: from_deepxde(burgers(), network(2, 1).float()),
+            "the network is float32 and the data's points are float64; make both after dde.config.set_default_float",
+        ),
+        (
+            lambda: pl.adapt_model(dde.Model(burgers(), network(2, 1).float())),
+            "the network is float32 and the data's points are float64",
+        ),
         (lambda: from_deepxde(burgers(), 5), "net is a int; give a torch network or a deepxde.Model"),
         (lambda: type(from_deepxde(without_conditions()))(), r"pass problem=pl.from_deepxde\(data\)"),
     ],

@@ -60,6 +60,8 @@ def test_the_ansatz_in_its_comment_can_be_taken(tmp_path):
         ("a-b", "'a-b' cannot name a problem"),
         ("a/b", "'a/b' cannot name a problem"),
         ("_a", "'_a' cannot name a problem"),
+        ("None", "'None' cannot name a problem: None is a word of Python's own; choose another name"),
+        ("true", "'true' cannot name a problem: True is a word of Python's own"),
         ("torch", r"Python has a module torch already, which torch\.py would hide: choose another name"),
         ("math", r"Python has a module math already"),
         ("front", r"front\.toml exists already; nothing was written: choose another name"),

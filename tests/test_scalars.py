@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from pinn_lora.scalars import checked_seed, integer_ranks, integers, json_text, reals, term_weights
+from pinn_lora.scalars import checked_seed, integer_ranks, integers, json_text, reals, term_weights, whole
+
+
+@pytest.mark.parametrize("given", [3, 3.0, np.int64(3), np.float64(3.0)], ids=repr)
+def test_a_coefficient_that_is_whole_is_an_int_however_it_is_given(given):
+    assert type(whole(given)) is int and whole(given) == 3
+    assert whole(2.5) == 2.5 and whole("3") == "3" and whole(True) is True and math.isnan(whole(math.nan))
 
 
 @pytest.mark.parametrize("given", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)], ids=repr)

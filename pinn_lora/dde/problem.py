@@ -196,7 +196,8 @@ def from_deepxde(data: Any, net: Any = None, *, outputs: int | None = None) -> A
     `.settings["weights"]`, for `finetune(..., weights=)`.
 
     outputs: how many outputs a network for `data` has, where none is given; else they are counted by running pde. Raises
-    ValueError for other kinds of data, for a backend other than PyTorch and for conditions without points.
+    ValueError for other kinds of data, for a network of another type than the data's points, for a backend other than
+    PyTorch and for conditions without points.
     """
     if net is None:
         return _problem(data, outputs)
@@ -205,6 +206,7 @@ def from_deepxde(data: Any, net: Any = None, *, outputs: int | None = None) -> A
     network = net if model is None else net.net
     if not isinstance(network, nn.Module):
         raise ValueError(f"net is a {type(net).__name__}; give a torch network or a deepxde.Model")
+    _check_types(network, data)
     problem = _problem(data, _outputs(network, data))
     told = None if model is None else model.loss_weights
     settings = {"method": "deepxde", "weights": problem.weights(told) if told is not None else {}}
@@ -212,6 +214,16 @@ def from_deepxde(data: Any, net: Any = None, *, outputs: int | None = None) -> A
     if is_adapted(network):
         base = Solution(problem, own_network(without_factors(network), problem.domain, like=network), settings=settings)
     return Solution(problem, own_network(network, problem.domain, like=network), base, settings=settings)
+
+
+def _check_types(network: nn.Module, data: Any) -> None:
+    """ValueError for a network and points of two types, which no training takes together."""
+    types = [str(next(iter(network.state_dict().values())).dtype).removeprefix("torch."), str(data.train_x.dtype)]
+    if types[0] != types[1]:
+        raise ValueError(
+            f"the network is {types[0]} and the data's points are {types[1]}; make both after dde.config.set_default_float, or "
+            f"bring the network to {types[1]}"
+        )
 
 
 def _outputs(network: nn.Module, data: Any) -> int:
