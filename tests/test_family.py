@@ -128,6 +128,38 @@ def test_a_folder_of_another_family_or_of_something_else_is_left_alone(family, f
         pl.Family.load(folder, base=base, problems=members[:1])
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda record: record.pop("base"), "it does not say its base's fingerprint under 'base'"),
+        (lambda record: record.pop("members"), "it lists no members under 'members'"),
+        (lambda record: record["members"][1].pop("parent"), "its member 2 has not both 'folder' and 'parent'"),
+        (
+            lambda record: record["members"][1].update(parent=4),
+            "its member 2 has the parent 4; it must be null or 0 to 3",
+        ),
+        (lambda record: record["members"][0].update(parent=-1), "its member 1 has the parent -1; it must be"),
+        (lambda record: record["members"][0].update(folder=".."), "its member 1 has the folder '..'"),
+        (
+            lambda record: record["members"][1].update(parent=0),
+            "the parents of its member 1 never lead back to the base",
+        ),
+    ],
+)
+def test_a_damaged_record_gets_one_sentence(family, base, tmp_path, change, sentence):
+    folder = family.save(tmp_path / "copy")
+    record = json.loads((folder / "family.json").read_text())
+    change(record)
+    (folder / "family.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError) as raised:
+        pl.Family.load(folder, base=base)
+    assert str(raised.value).startswith(f"{folder / 'family.json'} is damaged: {sentence}")
+    assert "\n" not in str(raised.value)
+    (folder / "family.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="holds no family"):
+        pl.Family.load(folder, base=base)
+
+
 def test_the_table_says_what_the_solutions_say(family, tmp_path):
     rows = family.table()
     for row, member in zip(rows, family.members, strict=True):
@@ -218,14 +250,21 @@ def test_thin_layers_get_more_points_by_default(base):
         ({"points": 0}, "0 points are to be taken for Reaction"),
         ({"points": 2.5}, "points is 2.5; give a whole number"),
         ({"rank": 2.0}, "rank is 2.0; give a whole number"),
+        ({"rank": 11}, "rank 11 does not fit the 10 x 10 layer"),
+        ({"weights": {"initial": 2.0}}, r"there is no loss term 'initial' to weigh \(terms: residual\)"),
+        ({"members": Reaction(rho=3.0)}, r"members is Reaction\(rho=3.0.*\); give a list of problems"),
+        ({"members": [3.0]}, "3.0 stands among the members and is no Problem; give problems of the base's class"),
+        ({"base": Reaction(rho=2.0)}, r"base is Reaction\(rho=2.0.*\); give a Solution, as pretrain returns it"),
+        ({"distance": 3}, "distance is 3; give a function of two problems"),
+        ({"distance": lambda a, b: None}, r"the distance from Reaction\(.* is None; it must be a finite number"),
         ({"jobs": 0}, "jobs is 0; it must be a whole number, at least 1"),
         ({"method": "lora-admm"}, "there is no method"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_nothing_is_written(base, tmp_path, arguments, sentence):
-    given = {"members": [Reaction(rho=3.0)], "max_steps": 1, **arguments}
+    given = {"base": base, "members": [Reaction(rho=3.0)], "max_steps": 1, **arguments}
     with pytest.raises(ValueError, match=sentence) as raised:
-        pl.solve_family(base, given.pop("members"), folder=tmp_path / "new", **given)
+        pl.solve_family(given.pop("base"), given.pop("members"), folder=tmp_path / "new", **given)
     assert "\n" not in str(raised.value) and not (tmp_path / "new").exists()
 
 

@@ -57,7 +57,7 @@ LEVELS: list[set[str]] = [
     {"gang", "solvers"},
     {"integrators"},
     {"flow", "solution", "wolfe"},
-    {"dde.problem", "optimizers"},
+    {"dde.problem", "families.record", "optimizers"},
     {"method"},
     {"presets"},
     {"config", "factor_optimizer", "loop"},

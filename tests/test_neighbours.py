@@ -95,6 +95,11 @@ def test_what_cannot_be_compared_gets_one_sentence():
         coefficient_distance([Wave(), Wave(form="hard")])
     with pytest.raises(ValueError, match=r"the distance from .* is nan; it must be a finite number of at least 0"):
         spanning_tree(Wave(), [Wave(c=2.0)], lambda a, b: math.nan)
+    for told in (None, "near", -1.0):
+        with pytest.raises(ValueError, match=rf"is {told!r}; it must be a finite number of at least 0$"):
+            spanning_tree(Wave(), [Wave(c=2.0)], lambda a, b, told=told: told)
+    with pytest.raises(ValueError, match=r"^distance is 0\.5; give a function of two problems$"):
+        spanning_tree(Wave(), [Wave(c=2.0)], 0.5)
 
     class Loose(pl.Problem):
         domain = Wave.domain

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from pinn_lora.adapters import describe_problem, fingerprint
+from pinn_lora.adapters import fingerprint
 from pinn_lora.families.neighbours import Distance, coefficient_distance, member_at, spanning_tree, varying
-from pinn_lora.folders import clear_partial, in_use, plain_path, whole, write_atomically
+from pinn_lora.families.record import FLOATS, MEMBERS, RECORD, family_record, open_folder, read_record
+from pinn_lora.folders import in_use, plain_path, whole, write_atomically
 from pinn_lora.initializers import Initializer
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import layer_points
+from pinn_lora.presets import Preset
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import COUNT, POSITIVE, must_be
 from pinn_lora.scalars import integer_ranks, integers, json_text, reals, term_weights
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import finetune, preset_of
 from pinn_lora.workers import in_tree, torch_threads
-
-RECORD, MEMBERS = "family.json", "members"
-FLOATS = (float, np.floating)
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class Family:
         """Writes family.json and one adapter folder a member, never over a full folder."""
         folder = plain_path(folder)
         points = [member.settings["points"] for member in self.members]
-        record = _record(self.base, [m.problem for m in self.members], list(self.parents), points, {})
+        record = family_record(self.base, [m.problem for m in self.members], list(self.parents), points, {})
         if in_use(folder):
             raise FileExistsError(f"{folder} exists and is not empty; nothing was written: choose another folder")
         with whole(folder) as place:
@@ -148,7 +144,7 @@ class Family:
         """A saved family. `problems`, in its order, is needed for problems of your own that cannot be imported. ValueError
         for a folder that holds none, one of another base, or one with members missing."""
         folder = Path(folder)
-        record = _read_record(folder)
+        record = read_record(folder)
         if record["base"] != fingerprint(base.network):
             raise ValueError(f"{folder} was made from another base: its fingerprint is {record['base'][:12]}")
         entries = record["members"]
@@ -201,11 +197,12 @@ def solve_family(
     second call continues with the missing ones. The rest is as in `finetune`. Raises ValueError for members of several
     classes, a member that stands twice, a method that keeps no adapter, and a folder that holds anything else.
     """
-    members, rank = list(members), integer_ranks(rank)
+    members, rank = _problems(base, members), integer_ranks(rank)
     weights = None if weights is None else term_weights(weights)
     jobs, threads, max_steps, seed = integers(jobs=jobs, threads=threads, max_steps=max_steps, seed=seed)
     step_size, max_seconds = reals(step_size=step_size, max_seconds=max_seconds)
     check_members(base.problem, members, method)
+    _check_start(base, members, preset_of(method), initializer, rank, weights)
     must_be(COUNT, jobs=jobs, threads=threads, max_steps=max_steps)
     must_be(POSITIVE, step_size=step_size, max_seconds=max_seconds)
     tree = spanning_tree(base.problem, members, distance or coefficient_distance([base.problem, *members]))
@@ -224,8 +221,8 @@ def solve_family(
     record = None
     if folder is not None:
         folder = plain_path(folder)
-        record = _record(base, members, parents, counts, {**options, **fresh})
-        done = _open(folder, record, base, members)
+        record = family_record(base, members, parents, counts, {**options, **fresh})
+        done = open_folder(folder, record, base, members)
 
     def arguments(i: int) -> tuple:
         parent = _sound(parents[i], parents, done)
@@ -266,6 +263,21 @@ def _sound(parent: int | None, parents: Sequence[int | None], done: Mapping[int,
     return parent
 
 
+def _problems(base: Solution, members: Sequence[Problem]) -> list[Problem]:
+    """The members as a list; ValueError for a base or members that are something else."""
+    if not isinstance(base, Solution):
+        raise ValueError(f"base is {base!r}; give a Solution, as pretrain returns it")
+    if not isinstance(members, Iterable):
+        raise ValueError(f"members is {members!r}; give a list of problems")
+    members = list(members)
+    for member in members:
+        if not isinstance(member, Problem):
+            raise ValueError(
+                f"{member!r} stands among the members and is no Problem; give problems of the base's class"
+            )
+    return members
+
+
 def check_members(base: Problem, members: Sequence[Problem], method: str | Optimizer) -> None:
     """ValueError for what `solve_family` cannot solve."""
     if not members:
@@ -283,6 +295,22 @@ def check_members(base: Problem, members: Sequence[Problem], method: str | Optim
         raise ValueError(
             f"{method} makes its own factors, so no member can start from another's; choose another method"
         )
+
+
+def _check_start(
+    base: Solution,
+    members: Sequence[Problem],
+    preset: Preset,
+    initializer: Any,
+    rank: Any,
+    weights: Mapping[str, float] | None,
+) -> None:
+    """ValueError for fresh factors that the base's layers do not take, and for the weight of a term that is none: before a
+    folder is made."""
+    from pinn_lora.plan import check_start, check_weights  # they bring what reads configs, which few calls need
+
+    check_start(preset, base.network, start=initializer, rank=4 if rank is None else rank)
+    check_weights(weights or {}, *members)
 
 
 def _count(points: int | Callable[[Problem], int] | None, base: Problem, member: Problem) -> int:
@@ -311,52 +339,3 @@ def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name}={value:.4g}" if isinstance(value, FLOATS) else f"{name}={value}" for name, value in values.items()
     )
-
-
-def _record(
-    base: Solution,
-    members: Sequence[Problem],
-    parents: Sequence[int | None],
-    points: Sequence[int],
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What family.json says: the plan, and what the members are made with."""
-    names, entries = varying([base.problem, *members]), []
-    for i, (member, parent, count) in enumerate(zip(members, parents, points, strict=True)):
-        values = [(name, getattr(member, name)) for name in names]
-        told = "-".join(f"{name}-{value:.4g}" for name, value in values if isinstance(value, FLOATS))
-        folder = re.sub(r"[^A-Za-z0-9.+-]", "-", f"{i + 1:03d}-{told}".rstrip("-"))
-        entries.append({"folder": folder, "parent": parent, "points": count, "problem": describe_problem(member)})
-    plain = {
-        key: value if isinstance(value, (int, float, dict)) or value is None else str(value)
-        for key, value in options.items()
-    }
-    record = {"kind": "family", "base": fingerprint(base.network), "options": plain, "members": entries}
-    return json.loads(json_text(record))  # as it is read again
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        record = None
-    if not isinstance(record, dict) or record.get("kind") != "family":
-        raise ValueError(f"{folder} holds no family: there is no {RECORD} in it that describes one")
-    return record
-
-
-def _open(folder: Path, record: dict[str, Any], base: Solution, members: Sequence[Problem]) -> dict[int, Solution]:
-    """Makes the folder, or reads the members that it has of this very family."""
-    if not in_use(folder):
-        (folder / MEMBERS).mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / RECORD, json_text(record, indent=1))
-        return {}
-    if _read_record(folder) != record:
-        raise ValueError(
-            f"{folder} holds a family of another base, other members or other options; nothing was changed: "
-            "choose another folder"
-        )
-    clear_partial(folder / MEMBERS)
-    places = {i: folder / MEMBERS / entry["folder"] for i, entry in enumerate(record["members"])}
-    return {i: Solution.load(p, base=base, problem=members[i]) for i, p in places.items() if p.is_dir()}

@@ -73,18 +73,30 @@ def coefficient_distance(problems: Sequence[Problem]) -> Distance:
     return distance
 
 
+def checked(distance: Distance) -> Distance:
+    """The same distance, which raises ValueError where it is not a finite number of at least 0."""
+    if not callable(distance):
+        raise ValueError(f"distance is {distance!r}; give a function of two problems")
+
+    def between(a: Problem, b: Problem) -> float:
+        told = distance(a, b)
+        try:
+            found = float(told)
+        except (TypeError, ValueError):
+            found = math.nan
+        if not (math.isfinite(found) and found >= 0):
+            raise ValueError(f"the distance from {a!r} to {b!r} is {told!r}; it must be a finite number of at least 0")
+        return found
+
+    return between
+
+
 def spanning_tree(base: Problem, members: Sequence[Problem], distance: Distance) -> list[tuple[int, int | None]]:
     """(member, parent) in the order in which a minimum spanning tree grows from the base (Prim 1957): next comes the
     member nearest to the tree, and its parent is the nearest problem in it; None is the base. Ties go to the base, then to
-    the earlier one. ValueError where a distance is not a finite number of at least 0.
+    the earlier one. ValueError as for `checked`.
     """
-
-    def between(a: Problem, b: Problem) -> float:
-        found = float(distance(a, b))
-        if not (math.isfinite(found) and found >= 0):
-            raise ValueError(f"the distance from {a!r} to {b!r} is {found}; it must be a finite number of at least 0")
-        return found
-
+    between = checked(distance)
     nearest: dict[int, tuple[float, int | None]] = {i: (between(base, m), None) for i, m in enumerate(members)}
     order: list[tuple[int, int | None]] = []
     while nearest:
