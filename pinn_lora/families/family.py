@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from tqdm import tqdm
 
 from pinn_lora.adapters import fingerprint
-from pinn_lora.families.neighbours import Distance, coefficient_distance, member_at, spanning_tree, varying
+from pinn_lora.families.neighbours import Distance, checked, coefficient_distance, member_at, spanning_tree, varying
 from pinn_lora.families.record import FLOATS, MEMBERS, RECORD, family_record, open_folder, read_record
 from pinn_lora.folders import in_use, plain_path, whole, write_atomically
 from pinn_lora.initializers import Initializer
+from pinn_lora.lora import Blocks, LoRALinear
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import layer_points
 from pinn_lora.presets import Preset
@@ -96,24 +98,31 @@ class Family:
         return {**self._values(self.base.problem), **norms}
 
     def nearest(self, value: Any) -> Solution:
-        """The member nearest to a problem, a mapping of coefficients, or the value of the only one that varies; never one
-        that diverged."""
+        """The base or the member nearest to a problem, a mapping of coefficients, or the value of the only one that varies;
+        never a member that diverged. Ties go to the base."""
+        return self._nearest(value, [self.base, *self._sound_members()])
+
+    def _sound_members(self) -> list[Solution]:
+        return [member for member in self.members if member.status is not Status.DIVERGED]
+
+    def _nearest(self, value: Any, among: Sequence[Solution]) -> Solution:
+        """What was solved for the very problem comes first, whatever the distance says."""
         problem = member_at(value, self.problems)
-        distance = self.distance or coefficient_distance([*self.problems, problem])
-        solved = [member for member in self.members if member.status is not Status.DIVERGED]
-        if not solved:
-            raise ValueError("every member of this family diverged, so there is none to start from")
-        return min(solved, key=lambda member: distance(problem, member.problem))
+        distance = checked(self.distance or coefficient_distance([*self.problems, problem]))
+        return min(among, key=lambda one: (one.problem != problem, distance(problem, one.problem)))
 
     def solve(self, value: Any, *, method: str | Optimizer = "odelora-implicit", max_steps: int = 20) -> Solution:
-        """The solution for an unseen parameter (as in `nearest`) by a few steps from the nearest member, at its points; a
-        member of the family is itself the answer. The family is left as it is."""
+        """The solution for an unseen parameter (as in `nearest`) by a few steps from the nearest that is solved: a member, or
+        the base by fresh factors of the members' rank. Points, weights and seed are the nearest member's. The base's own
+        problem and a member's have their solution already. The family is left as it is."""
         problem = member_at(value, self.problems)
         near = self.nearest(problem)
         if near.problem == problem:
             return near
-        told = {key: near.settings[key] for key in ("points", "weights", "seed")}
-        return finetune(self.base, problem, start=near, method=method, max_steps=max_steps, **told)
+        like = self._nearest(problem, self._sound_members() or self.members)
+        told = {key: like.settings[key] for key in ("points", "weights", "seed")}
+        told |= _shape(like) if near is self.base else {"start": near}
+        return finetune(self.base, problem, method=method, max_steps=max_steps, **told)
 
     def predict(self, value: Any, points: Any, *, max_steps: int = 20) -> Any:
         """The fields (n, fields) of `solve(value)` at points (n, d): numpy gives numpy float64, a tensor stays a tensor."""
@@ -327,6 +336,16 @@ def error_of(solution: Solution) -> float | None:
         return solution.relative_l2()
     except ValueError:
         return None
+
+
+def _shape(member: Solution) -> dict[str, Any]:
+    """The rank of a member's factors, and what is trained beside them, as `finetune` takes them."""
+    linear = [name for name, module in member.network.named_modules() if isinstance(module, (nn.Linear, LoRALinear))]
+    trained = {key for block in Blocks(member.network).blocks for key in block.keys}
+    output = f"{linear[-1]}.weight" in trained
+    inner = linear[:-1] if output else linear
+    biases = any(f"{name}.bias" in trained for name in inner)
+    return {"rank": member.settings["rank"], "train_biases": biases, "train_output": output}
 
 
 def _bytes(member: Solution) -> int:
