@@ -1,11 +1,13 @@
 """The report of a family: its numbers by hand, what it says of failures, and what it refuses."""
 
+import csv
 import json
 import math
 
 import pytest
 
 from pinn_lora.cells import ReportError
+from pinn_lora.families.equal_error import equal_error_verdict
 from pinn_lora.families.report import family_report, is_family, member_rows, seed_rows, verdict
 
 
@@ -93,6 +95,45 @@ def test_members_have_medians_and_how_much_is_lost_to_the_base(record):
     assert "is 4.5e-4; the largest of any member and seed is 9.0e-4, at nu = 0.005" in said
     assert "In every member and seed the error falls below a quarter of zero-shot" in said
     assert "falls most at nu = 0.005 (7 times its error, from scratch 3.0e-4)" in said
+
+
+def test_seconds_from_scratch_to_the_adapted_error_are_told(record, tmp_path):
+    for made, seconds in zip(record["scratch"], (17.0, 21.0), strict=True):
+        made["seconds_to_adapted"] = seconds
+    thin, wide = member_rows(record, "relative_l2")
+    assert (thin["scratch_seconds"], thin["scratch_seconds_to_adapted"]) == (50.0, 19.0)
+    assert math.isnan(wide["scratch_seconds"]) and math.isnan(wide["scratch_seconds_to_adapted"])
+    share = 100 * (6 / 17 + 8 / 21) / 2  # 36.7 %; 60 + 7 n <= 19 n from n = 5 on
+    (said,) = equal_error_verdict(record)
+    assert f"took 19 s and adapting 7 s, {share:.1f} % of it (medians over 2 runs)" in said
+    assert said.endswith("is as quick from 5 members on.")
+    page = family_report(write(record, tmp_path)).read_text()
+    assert said.replace("'", "&#39;") in page and "<th>seconds from scratch<br>to the adapted error" in page
+    with (tmp_path / "members.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (float(first["scratch_seconds_to_adapted"]), second["scratch_seconds_to_adapted"]) == (19.0, "")
+
+
+def test_what_never_reached_the_adapted_error_is_said(record, tmp_path):
+    record["scratch"][0]["seconds_to_adapted"] = record["scratch"][1]["seconds_to_adapted"] = "never"
+    assert member_rows(record, "relative_l2")[0]["scratch_seconds_to_adapted"] == "never"
+    (said,) = equal_error_verdict(record)
+    assert "took longer than it was given and adapting 7 s (medians over 2 runs; 2 never reached it)" in said
+    assert "<td>never<td>" in family_report(write(record, tmp_path)).read_text()
+    record["scratch"] = record["scratch"][:1]
+    record["scratch"][0]["seconds_to_adapted"] = 6.0  # what the adapted member took itself
+    assert equal_error_verdict(record)[0].endswith("is as quick never.")
+    record["scratch"][0]["seconds_to_adapted"] = 0.0  # the untrained network was as accurate
+    assert "inf % of it" in equal_error_verdict(record)[0]
+
+
+def test_without_histories_the_column_is_left_out_and_the_page_says_so(record, tmp_path):
+    assert all("scratch_seconds_to_adapted" not in found for found in member_rows(record, "relative_l2"))
+    page = family_report(write(record, tmp_path)).read_text()
+    assert "the adapted error are left out: no history of that error is kept" in page
+    assert "<th>seconds from scratch<br>to the adapted error" not in page
+    record["scratch"] = []
+    assert equal_error_verdict(record) == []
 
 
 def test_what_did_not_carry_over_is_named_with_its_numbers(record):

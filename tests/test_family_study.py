@@ -1,5 +1,6 @@
 """A family from its config to its results folder: what is made, what is continued, what is left alone."""
 
+import csv
 import hashlib
 import inspect
 import json
@@ -67,6 +68,22 @@ def test_every_seed_has_a_base_its_members_and_what_it_is_compared_with(finished
     for row, number in zip(record["scratch"], (1, 3, 1, 3), strict=True):
         made = pl.Solution.load(finished / f"seed-{row['seed']}" / "scratch" / f"{number:03d}")
         assert made.problem == Reaction(rho=row["rho"]) and made.relative_l2() == row["relative_l2"]
+
+
+def test_a_run_from_scratch_keeps_its_history_and_says_when_it_was_as_accurate_as_the_adapted(finished):
+    record, told = record_of(finished), []
+    for row, number in zip(record["scratch"], (1, 3, 1, 3), strict=True):
+        shape = {"width": 8, "depth": 3, "max_steps": 25, "points": 200}
+        again = pl.pretrain(Reaction(rho=row["rho"]), seed=row["seed"], **shape)
+        with (finished / f"seed-{row['seed']}" / "scratch" / f"{number:03d}" / "history.csv").open() as file:
+            lines = list(csv.DictReader(file))
+        assert [float(line["relative_l2"]) for line in lines] == [r.relative_l2 for r in again.history]
+        assert float(lines[-1]["seconds"]) == row["seconds"]
+        (adapted,) = [r for r in record["rows"] if (r["seed"], r["rho"]) == (row["seed"], row["rho"])]
+        steps = [i for i, r in enumerate(again.history) if r.relative_l2 <= adapted["relative_l2"]]
+        assert row["seconds_to_adapted"] == (float(lines[steps[0]]["seconds"]) if steps else "never")
+        told.append(len(steps))
+    assert any(told), told
 
 
 def test_running_again_makes_only_what_is_missing(finished):

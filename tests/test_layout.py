@@ -37,7 +37,7 @@ LEVELS: list[set[str]] = [
         "scalars",
     },
     {"activations", "ball", "compiling", "dde.geometry", "families.rows", "figures", "initializers", "rslora"},
-    {"families.rank_report", "program"},
+    {"families.equal_error", "families.rank_report", "program"},
     {"families.rank_figure"},
     {"checks.differences", "folders", "lora", "networks", "problem", "workers"},
     {

@@ -2,7 +2,7 @@
 
 import math
 
-from pinn_lora.families.rows import error_in, place_of, told
+from pinn_lora.families.rows import counted, error_in, place_of, told
 
 
 def test_what_diverged_or_has_no_error_is_infinite():
@@ -15,3 +15,7 @@ def test_place_and_words_are_of_the_coefficients_asked_for():
     row = {"nu": 0.0123456, "a": 3, "form": "soft", "seed": 1}
     assert place_of(row, ["a", "nu"]) == (3, 0.0123456)
     assert told(row, ["nu", "a", "form"]) == "nu = 0.01235, a = 3, form = soft"
+
+
+def test_one_thing_has_no_plural():
+    assert [counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]

@@ -10,10 +10,11 @@ from pathlib import Path
 import jinja2
 
 from pinn_lora.cells import ReportError, median, number, short
+from pinn_lora.families.equal_error import NEVER, REACHED, equal_error_verdict, reached
 from pinn_lora.families.figures import MEASURES, plot_family
 from pinn_lora.families.rank_figure import plot_ranks
 from pinn_lora.families.rank_report import rank_table, rank_verdict, ranks_of
-from pinn_lora.families.rows import WORKS, Row, error_in, place_of, told
+from pinn_lora.families.rows import WORKS, Row, counted, error_in, place_of, told
 from pinn_lora.figures import embed
 from pinn_lora.report import write_csv
 
@@ -56,6 +57,7 @@ def family_report(folder: str | Path) -> Path:
         "seeds": seeds,
         "members": members,
         "key": key,
+        "equal": any(REACHED in row for row in record["scratch"]),
         "measure": MEASURES[key][1],
         **_images(folder, record, key),
     }
@@ -115,12 +117,14 @@ def seed_rows(record: Row, key: str) -> list[Row]:
 
 
 def member_rows(record: Row, key: str) -> list[Row]:
-    """One row a member, medians over the seeds; `to_base` is its error over the base's on its own problem."""
+    """One row a member, medians over the seeds; `to_base` is its error over the base's on its own problem. The seconds from
+    scratch to the adapted error are there where histories of runs from scratch are."""
     varied, rows = record["varied"], []
     base = median(number(base[key]) for base in record["bases"])
+    told_equal = any(REACHED in row for row in record["scratch"])
     for place in dict.fromkeys(place_of(row, varied) for row in record["rows"]):
         own = [row for row in record["rows"] if place_of(row, varied) == place]
-        made = [error_in(row, key) for row in record["scratch"] if place_of(row, varied) == place]
+        made = [row for row in record["scratch"] if place_of(row, varied) == place]
         errors = [error_in(row, key) for row in own]
         zero_shot = median(number(row[MEASURES[key][0]]) for row in own)
         rows.append(
@@ -134,9 +138,11 @@ def member_rows(record: Row, key: str) -> list[Row]:
                 "error_min": min(errors),
                 "error_max": max(errors),
                 "to_base": median(errors) / base,
-                "from_scratch": median(made),
+                "from_scratch": median(error_in(row, key) for row in made),
                 "carries_over": max(errors) < WORKS * zero_shot,
                 "seconds": median(row["seconds"] for row in own),
+                "scratch_seconds": median(row["seconds"] for row in made),
+                **({f"scratch_{REACHED}": _or_never(reached(made))} if told_equal else {}),
                 "bytes": max(row["bytes"] for row in own),
                 "status": ", ".join(dict.fromkeys(row["status"] for row in own)),
             }
@@ -151,7 +157,7 @@ def verdict(record: Row, seeds: Sequence[Row], members: Sequence[Row], key: str)
     worst = max(members, key=lambda row: row["error_max"])
     largest = max(row["bytes"] for row in record["rows"])
     said = [
-        f"Over {len(members)} members the median of the {measure} (last iterate, median over {_count(len(seeds), 'seed')}) is "
+        f"Over {len(members)} members the median of the {measure} (last iterate, median over {counted(len(seeds), 'seed')}) is "
         f"{short(median(row['error'] for row in members))}; the largest of any member and seed is {short(worst['error_max'])}, "
         f"at {told(worst, varied)}. The base used unchanged has a median of "
         f"{short(median(row['zero_shot'] for row in members))}. The largest adapter takes {largest / 1000:.1f} kB on disk."
@@ -160,13 +166,17 @@ def verdict(record: Row, seeds: Sequence[Row], members: Sequence[Row], key: str)
     if timed:
         share, charged = (100 * median(row[name] for row in timed) for name in ("share", "share_with_base"))
         even = [row["break_even"] for row in timed]
-        least = "never" if None in even else f"from {max(even)} members on"
+        least = "never" if None in even else f"from {counted(max(even), 'member')} on"
         said.append(
             f"Adapting takes {share:.1f} % of the seconds of training each member from scratch, {charged:.1f} % with the "
             f"base's pretraining charged (medians over seeds; from scratch measured on "
-            f"{_count(len(record['scratch']), 'run')}); it is as quick {least}."
+            f"{counted(len(record['scratch']), 'run')}); it is as quick {least}."
         )
-    return [*said, *_carried(members, varied)]
+    return [*said, *equal_error_verdict(record), *_carried(members, varied)]
+
+
+def _or_never(seconds: float) -> float | str:
+    return NEVER if math.isinf(seconds) else seconds
 
 
 def _carried(members: Sequence[Row], varied: Sequence[str]) -> list[str]:
@@ -195,10 +205,6 @@ def _behind(row: Row, varied: Sequence[str]) -> str:
     return f"{told(row, varied)} ({factor}{scratch})"
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def _source(folder: Path) -> str:
     path = folder / "config.toml"
     return path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -208,7 +214,12 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: short(number(value))
-    environment.filters["amount"] = lambda value: "–" if value is None or value != value else f"{value:,.3g}"
+    environment.filters["amount"] = _amount
     environment.filters["percent"] = lambda value: "–" if value != value else f"{100 * value:.1f} %"
     environment.globals["told"] = told
     return environment.get_template("family.html")
+
+
+def _amount(value: float | str | None) -> str:
+    """Three digits; a word as it is, a dash for what is missing."""
+    return value if isinstance(value, str) else "–" if value is None or value != value else f"{value:,.3g}"

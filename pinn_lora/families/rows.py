@@ -29,3 +29,8 @@ def told(row: Row, varied: Sequence[str]) -> str:
     return ", ".join(
         f"{name} = {row[name]:.4g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in varied
     )
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things in words: 1 run, 3 runs."""
+    return f"{n} {what}{'' if n == 1 else 's'}"

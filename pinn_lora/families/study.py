@@ -1,9 +1,9 @@
 """A family's study: from a checked config to a results folder. An interrupted one is continued by running it again.
 
 family_study.json, config.toml      what was asked, with versions, machine, the problem file's hash and all numbers
-seed-<n>/base/                      the pretrained solution
+seed-<n>/base/                      the pretrained solution, with its history.csv
 seed-<n>/family/                    one adapter a member, as `Family.save` writes them
-seed-<n>/scratch/<member>/          members trained from scratch, to compare with
+seed-<n>/scratch/<member>/          members trained from scratch, to compare with, with their history.csv
 seed-<n>/ranks/<member>-rank-<r>/   members adapted straight from the base, at every rank of `ranks`
 """
 
@@ -20,6 +20,7 @@ from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
 from pinn_lora.config import ConfigError
 from pinn_lora.families.config import FamilyConfig, check_family
+from pinn_lora.families.equal_error import HISTORY, adapted_row, to_adapted
 from pinn_lora.families.family import Family, check_members, error_of, solve_family
 from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
@@ -28,7 +29,7 @@ from pinn_lora.plan import check_pretraining, check_start, check_weights, rehear
 from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
-from pinn_lora.results import check_files, check_references, check_same, now, read_held
+from pinn_lora.results import check_files, check_references, check_same, now, read_held, write_history
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import network_for, pretrain
 from pinn_lora.workers import each, torch_threads
@@ -139,6 +140,7 @@ def _pretrain(config: FamilyConfig, problem: Problem, place: Path, seed: int, *,
         raise ValueError(f"pretraining of {problem!r} diverged with seed {seed}; no member was solved")
     with whole(place) as target:
         solution.save(target)
+        write_history(target / HISTORY, solution.history)
     return f"{problem!r}: loss {solution.history[-1].held_out_loss:.1e}"
 
 
@@ -176,7 +178,8 @@ def _write(
         place = folder / f"seed-{seed}"
         bases.append({"seed": seed, **_pretrained(place / "base", base, varied)})
         for path in sorted(place.glob("scratch/[0-9]*")):
-            scratch.append({"seed": seed, **_pretrained(path, members[int(path.name) - 1], varied)})
+            made = {"seed": seed, **_pretrained(path, members[int(path.name) - 1], varied)}
+            scratch.append(made | to_adapted(path / HISTORY, adapted_row(rows, made, varied)))
     record = {
         "config": _plain(config),
         "finished": None,
