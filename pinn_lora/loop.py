@@ -24,6 +24,10 @@ from pinn_lora.solution import Record, Solution, Status, grid_points, grid_refer
 
 STALL_STEPS, STALL_FALL = 20, 0.01  # CONVERGED: the held-out loss fell by under 1 % over 20 accepted steps
 BLOW_UP = 1e3  # DIVERGED: the loss exceeds the first one so many times
+PROBES, PROBE_SECONDS = (
+    15,
+    1.0,
+)  # a unit of work is measured so often, but no longer than so: no clock of the run counts it
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,9 @@ def _record_steps(max_steps: int) -> set[int]:
 
 
 def _work_unit(objective: Objective, theta: Tensor) -> float:
-    """Median seconds of one loss-and-gradient; not counted as work."""
+    """Median seconds of one loss-and-gradient, not counted as work; the first, which warms up, is left out."""
     probe, taken = replace(objective, work=Work()), []
-    for _ in range(16):
+    while len(taken) <= PROBES and sum(taken[1:]) < PROBE_SECONDS:
         start = spent(theta.device)
         probe.gradient(theta)
         taken.append(spent(theta.device) - start)
