@@ -18,6 +18,7 @@ from torch import nn
 from pinn_lora import initializers
 from pinn_lora.catalog import build
 from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConfig, StudyConfig, load_problem
+from pinn_lora.devices import check_device
 from pinn_lora.initializers import Initializer, Probe
 from pinn_lora.lora import Blocks, adapt, merge, target_layers
 from pinn_lora.networks import Network
@@ -92,10 +93,9 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
     ConfigError for coefficients, ranks, starts and devices that do not fit, ProblemError for problems that cannot be run."""
     found = []
     try:
-        torch.zeros(1, device=config.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"the device {config.device!r} cannot be used here: {reason}") from None
+        check_device(config.device, getattr(torch, config.dtype))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     for number, case in enumerate(config.case, start=1):
         base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
         shape = f"{case.depth}x{case.width}"

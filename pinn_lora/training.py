@@ -13,6 +13,7 @@ from torch import nn
 from pinn_lora import initializers
 from pinn_lora.adapters import fingerprint
 from pinn_lora.catalog import build, choose
+from pinn_lora.devices import check_device
 from pinn_lora.initializers import Initializer
 from pinn_lora.loop import Budget, train
 from pinn_lora.lora import Blocks, LoRALinear, adapt, merge
@@ -315,9 +316,6 @@ def _place(network: nn.Module, dtype: str | torch.dtype | None, device: str | to
         dtype = DTYPES[choose(dtype, list(DTYPES), what="dtype")]
     if dtype is not None and dtype not in DTYPES.values():
         raise ValueError(f"dtype is {dtype!r}; it must be float32 or float64, by name or torch's")
-    try:
-        if device is not None and torch.device(device).type == "meta":
-            raise RuntimeError("it holds no numbers")
-        return network.to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    if device is not None:
+        check_device(device, dtype or next((p.dtype for p in network.parameters()), None))
+    return network.to(device=device, dtype=dtype)

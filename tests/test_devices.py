@@ -1,8 +1,10 @@
-"""What a step computes lies where theta lies.
+"""What a step computes lies where theta lies, and what cannot be computed on is no device.
 
 With a default device whose tensors hold no numbers, every tensor that is made without saying where cannot be computed with, so
 that a step which ends has made all of its own beside theta. That is what a GPU asks of it, and it is found without one.
 """
+
+import warnings
 
 import pytest
 import torch
@@ -12,6 +14,9 @@ import pinn_lora as pl
 from pinn_lora import problems, solvers
 from pinn_lora.batches import Batch
 from pinn_lora.catalog import find, names
+from pinn_lora.cli import main
+from pinn_lora.configs import configs_folder
+from pinn_lora.devices import check_device
 from pinn_lora.method import Method
 from pinn_lora.presets import PRESETS
 from pinn_lora.problem import Problem
@@ -66,3 +71,56 @@ def test_a_batch_does():
         batch = Batch(members)
         found = [*batch.gradient(thetas), *batch.normal(thetas), *batch.jacobian(thetas)]
     assert all(x.isfinite().all() for x in found)
+
+
+NO_DEVICES = ["meta", "hpu", "xla", "mkldnn", "privateuseone", "nonsense", "", "cpu:-1", "cuda:99", 99, True, ["cpu"]]
+
+
+@pytest.mark.parametrize("device", NO_DEVICES, ids=str)
+@pytest.mark.parametrize("train", ["pretrain", "finetune"])
+def test_a_device_that_cannot_compute_gets_one_sentence(device, train):
+    base = pl.Solution(SOFT, mlp(SOFT))
+    with pytest.raises(ValueError) as raised:
+        if train == "pretrain":
+            pl.pretrain(SOFT, width=4, depth=2, max_steps=1, points=16, device=device)
+        else:
+            pl.finetune(base, SOFT, rank=1, max_steps=1, points=16, device=device)
+    assert str(raised.value).startswith(f"the device {device!r} cannot be used here (choices: cpu")
+    assert "\n" not in str(raised.value) and not str(raised.value).endswith(": ")
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu"])
+def test_the_command_says_so_before_anything_is_written(device, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["pinn-lora", "run", str(configs_folder() / "smoke.toml"), "--device", device])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and not out and not list(tmp_path.iterdir())
+    assert err.startswith(f"error: the device '{device}' cannot be used here (choices: cpu") and err.count("\n") == 1
+
+
+def test_a_type_that_the_device_does_not_have_is_found(monkeypatch):
+    """Apple's has no float64: what it says of it is no RuntimeError."""
+    real = torch.ones
+
+    def ones(*size, device=None, dtype=None):
+        if dtype is torch.float64:
+            warnings.warn("it may come with a warning", stacklevel=2)
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype\nas the framework does not support it")
+        return real(*size, device=device, dtype=dtype)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    check_device("cpu", torch.float32)
+    with pytest.raises(ValueError, match=r"^the device 'cpu' cannot be used here .*: Cannot convert .* float64 dtype$"):
+        check_device("cpu", torch.float64)
+    found = pl.pretrain(SOFT, width=4, depth=2, max_steps=1, points=16, device="cpu", dtype="float32")
+    again = pl.finetune(found, SOFT, rank=1, max_steps=1, points=16, device="cpu")
+    assert {p.dtype for p in again.network.parameters()} == {torch.float32}, "the base's type is the one that is asked"
+
+
+def test_what_can_compute_is_taken():
+    for device in ("cpu", torch.device("cpu"), "cpu:0"):
+        check_device(device)
+    found = pl.pretrain(SOFT, width=4, depth=2, max_steps=1, points=16, device="cpu")
+    assert {p.device.type for p in found.network.parameters()} == {"cpu"}

@@ -24,6 +24,7 @@ LEVELS: list[set[str]] = [
         "configs",
         "dde",
         "dde.load",
+        "devices",
         "domain",
         "factorised",
         "families",
