@@ -7,7 +7,7 @@ that f = |R|^2, g = 2 J^T R and the Gauss-Newton matrix is H = 2 J^T J with J = 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -199,6 +199,12 @@ class Objective:
             torch.mul(r, math.sqrt(weight), out=R[place])
             torch.mul(J.T, math.sqrt(weight), out=columns[:, place])
         return R, columns.T
+
+    def jacobian_rows(self, theta: Tensor) -> Iterator[Tensor]:
+        """J by rows (n, P) in the order of R, float64: never whole in memory."""
+        self.work.jacobians += 1
+        for _, J, weight in self._jacobian_parts(theta):
+            yield math.sqrt(weight) * J
 
     def gauss_newton(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """f, g (P,) and H = 2 J^T J (P, P) in float64, accumulated over chunks so that J is never whole in memory."""

@@ -124,3 +124,33 @@ def test_what_can_compute_is_taken():
         check_device(device)
     found = pl.pretrain(SOFT, width=4, depth=2, max_steps=1, points=16, device="cpu")
     assert {p.device.type for p in found.network.parameters()} == {"cpu"}
+
+
+def refused_on_a_gpu(*arguments, driver=None, **options):
+    """torch.linalg.lstsq as CUDA has it: "the only valid driver is 'gels'", which needs a full rank."""
+    assert driver in (None, "gels")
+    return LSTSQ(*arguments, driver="gels", **options)
+
+
+LSTSQ = torch.linalg.lstsq
+
+
+@pytest.mark.parametrize("step_size", [1.0, 1e18])
+def test_a_step_whose_factor_fails_asks_for_nothing_that_a_gpu_has_not(monkeypatch, step_size):
+    monkeypatch.setattr(torch.linalg, "lstsq", refused_on_a_gpu)
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda matrix: (matrix, torch.ones_like(matrix[0, 0])))
+    found = objective(SOFT, trained(SOFT, "biases_output"), n=30)
+    theta = found.blocks.read(found.network)
+    for solver in names(solvers):
+        step = Method("identity", "balanced", {"name": "rosenbrock_euler", "solver": solver})
+        run = step.start(found.blocks, theta, step_size=step_size, max_steps=1)
+        with torch.device("meta"):
+            assert run.step(found, theta).theta.isfinite().all()
+
+
+def test_a_pirate_nets_fit_does_not_either(monkeypatch):
+    monkeypatch.setattr(torch.linalg, "lstsq", refused_on_a_gpu)
+    network = pl.PirateNet(SOFT.domain, fourier=4, fields=1, depth=1)
+    points = SOFT.domain.sample(30, seed=0)
+    fitted = network.fitted(points, torch.sin(points[:, :1]))
+    assert fitted(points).isfinite().all()

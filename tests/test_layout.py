@@ -30,6 +30,7 @@ LEVELS: list[set[str]] = [
         "families",
         "families.figures",
         "jets",
+        "least_squares",
         "memory",
         "places",
         "plots",

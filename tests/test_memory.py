@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from step_peak import peak_of
 
 import pinn_lora as pl
-from pinn_lora import memory
+from pinn_lora import memory, solvers
+from pinn_lora.catalog import names
 from pinn_lora.flow import Flow
 from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import Blocks
@@ -43,6 +45,26 @@ def test_a_step_never_holds_its_whole_jacobian():
     d = Flow(objective, Balanced(), Identity()).system(theta).solve(1.0, 0.1)
     assert d.isfinite().all()
     assert memory.peak_memory_mib() - before < 39.0
+
+
+SIZES = {  # of every solver: what its plan is mostly made of
+    "cholesky": [{"width": 64, "depth": 4, "rank": 4, "points": 3000}],
+    "kernel": [
+        {"width": 64, "depth": 3, "rank": 0, "points": 1500},  # J
+        {"width": 128, "depth": 4, "rank": 16, "points": 400},  # M^-1 on rows of J
+    ],
+}
+CASES = [(name, sizes) for name in names(solvers) for sizes in SIZES.get(name, SIZES["kernel"][1:])]
+
+
+@pytest.mark.skipif(not memory._CLEAR.exists(), reason="the system does not track a peak")
+@pytest.mark.parametrize(("solver", "sizes"), CASES, ids=str)
+def test_a_step_takes_what_its_solver_says(solver, sizes):
+    """The plan and the points that go through the network together, and a good part of that: a plan that says too much keeps
+    a solver from being chosen. Of the normal matrix where its factor fails: the orthogonal way is in the plan, too."""
+    found = peak_of(solver, **sizes)
+    assert found["plan"] > 50
+    assert 0.6 * found["plan"] < found["peak"] < 1.05 * found["plan"] + found["chunk"], found
 
 
 def test_little_memory_means_small_chunks_and_the_same_numbers():

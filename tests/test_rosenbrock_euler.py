@@ -111,7 +111,7 @@ def test_a_system_that_is_not_finite_gives_a_step_that_is_not_finite():
             system,
             hessian=system.hessian * bad,
             gradient=system.gradient * bad,
-            jacobian=lambda bad=bad: tuple(v * bad for v in flow.objective.jacobian(theta)),
+            jacobian=lambda bad=bad: (rows * bad for rows in flow.objective.jacobian_rows(theta)),
         )
         assert not broken.solve(1.0).isfinite().all()
 

@@ -44,7 +44,7 @@ class PirateNet(Network):
         with torch.no_grad():
             h = network.registers(points.to(last.bias))[-2]
             H = torch.cat([h, torch.ones_like(h[:, :1])], dim=1).double()
-            found = torch.linalg.lstsq(H, values.to(H), driver="gelsd").solution.T  # of least norm where h is deficient
+            found = (torch.linalg.pinv(H) @ values.to(H)).T  # of least norm where h is deficient, on every device
             weight = (
                 torch.exp(-last.s)[:, None] * found[:, :-1] if isinstance(last, FactorisedLinear) else found[:, :-1]
             )

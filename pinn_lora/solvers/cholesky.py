@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from pinn_lora.least_squares import least_squares
 from pinn_lora.lifts import Mass, gauge_directions
+from pinn_lora.objective import BLOCK
 from pinn_lora.solvers import Solver
 
 
@@ -16,9 +18,10 @@ from pinn_lora.solvers import Solver
 class Cholesky(Solver):
     """H = 2 J^T J (P, P), accumulated over chunks of points, and a Cholesky factor of M / h + H for every h.
 
-    `masses`: of every block, None stands for the identity. Every pair's gauge directions N, along which H is zero, are lifted
-    by c N N^T, c = tr H / |N|^2: d stays the same. `jacobian` gives (R, J), for least squares with [sqrt(2) J; (M / h)^1/2]
-    where rounding defeats the factor, and `pullback` J^T u. `_factors`: the last h with its factor.
+    `masses`: of every block, None stands for the identity. `gauges`: of every pair the directions N along which H is zero, so
+    long that |N|^2 = tr H; N N^T is added there: d stays the same. Where rounding defeats the factor, which has the condition
+    number of J squared, d is the least-squares solution by the rows of J, (M / 2 h)^1/2 and N^T / sqrt(2), at another Jacobian.
+    `jacobian` gives J by rows in their order, `pullback` J^T u. `_factors`: the last h with its factor.
     """
 
     residuals: Tensor
@@ -26,7 +29,7 @@ class Cholesky(Solver):
     hessian: Tensor
     masses: tuple[tuple[slice, Mass | None], ...]
     gauges: tuple[tuple[slice, Tensor], ...]
-    jacobian: Callable[[], tuple[Tensor, Tensor]]
+    jacobian: Callable[[], Iterator[Tensor]]
     pullback: Callable[[Tensor], Tensor]
     _factors: dict[float, Tensor | None] = field(init=False, default_factory=dict, repr=False)
 
@@ -37,17 +40,20 @@ class Cholesky(Solver):
         R, g, H = objective.normal(theta)
         pairs, parts, gauges = {pair.place.start: pair for pair in masses.pairs}, [], []
         for block in objective.blocks.blocks:
-            pair = pairs.get(block.start)
+            pair, place = pairs.get(block.start), block.slice
             mass = pair and pair.matrix()
-            parts.append((block.slice, mass))
+            parts.append((place, mass))
             if pair and mass and mass.keeps_gauge:
-                gauges.append((block.slice, gauge_directions(pair.pair)))
-        jacobian, pullback = lambda: objective.jacobian(theta), lambda u: objective.pullback(theta, u)
+                N, trace = gauge_directions(pair.pair), H[place, place].diagonal().sum()
+                tiny = torch.finfo(N.dtype).tiny  # a pair of zeros has no such direction
+                gauges.append((place, N * (trace / N.square().sum().clamp_min(tiny)).sqrt()))
+        jacobian, pullback = lambda: objective.jacobian_rows(theta), lambda u: objective.pullback(theta, u)
         return cls(R, g, H, tuple(parts), tuple(gauges), jacobian, pullback)
 
     @classmethod
     def gib(cls, rows, unknowns):
-        return 3 * 8 * unknowns**2 / 2**30  # H, a shifted copy, its factor
+        # by least squares: H; M and its root, were all unknowns one pair's; triangle and rows (1.5), a copy, the new triangle
+        return 7 * 8 * unknowns**2 / 2**30
 
     @classmethod
     def operations(cls, rows, unknowns):
@@ -69,10 +75,7 @@ class Cholesky(Solver):
         """Of the lifted M / h + H; None where rounding defeats it."""
         matrix = self.hessian.clone()
         for place, N in self.gauges:
-            norm = float(N.square().sum())
-            if norm > 0:
-                trace = float(self.hessian[place, place].diagonal().sum())
-                matrix[place, place].addmm_(N, N.T, alpha=trace / norm)
+            matrix[place, place].addmm_(N, N.T)
         for place, mass in self.masses:
             if mass is None:
                 matrix.diagonal()[place] += 1.0 / h
@@ -85,14 +88,26 @@ class Cholesky(Solver):
         return float(-(self.gradient @ d) - 0.5 * (d @ (self.hessian @ d)))
 
     def _solve_least_squares(self, h: float, R: Tensor) -> Tensor:
-        J = self.jacobian()[1]
-        size = len(self.gradient)
-        root = torch.zeros(size, size, dtype=J.dtype, device=J.device)
+        return least_squares(self._rows(h, R), self.gradient)
+
+    def _rows(self, h: float, R: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows, each part with what d is to give there."""
+        at = 0
+        for J in self.jacobian():
+            yield J, -R[at : (at := at + len(J))]
         for place, mass in self.masses:
             if mass is None:
-                root.diagonal()[place] = h**-0.5
+                root = (2.0 * h) ** -0.5 * R.new_ones(place.stop - place.start).diag()
             else:
                 values, vectors = torch.linalg.eigh(mass.matrix)
-                root[place, place] = (values.clamp_min(0.0) / h).sqrt()[:, None] * vectors.T
-        target = torch.cat([-(2.0**0.5) * R, R.new_zeros(size)])
-        return torch.linalg.lstsq(torch.cat([2.0**0.5 * J, root]), target[:, None], driver="gelsd").solution[:, 0]
+                root = vectors.mul_((values.clamp_min(0.0) / (2.0 * h)).sqrt()).T  # in place: one matrix less
+            yield from self._widened(place, root)
+        for place, N in self.gauges:
+            yield from self._widened(place, N.T / 2.0**0.5)
+
+    def _widened(self, place: slice, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows (n, P) that are zero but for a block's place, some at a time, and zeros (n,)."""
+        for part in rows.split(BLOCK):
+            wide = part.new_zeros(len(part), len(self.gradient))
+            wide[:, place] = part
+            yield wide, part.new_zeros(len(part))
