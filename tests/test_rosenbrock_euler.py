@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -168,6 +170,29 @@ def test_control_widens_good_steps_and_shrinks_bad_ones():
     assert torch.equal(fixed_size.theta, small.theta)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "accepted", "factor"),
+    [
+        (-0.5, False, 0.25),
+        (0.05, False, 0.25),
+        (0.15, True, 0.25),
+        (0.3, True, 1.0),
+        (0.7, True, 1.0),
+        (0.8, True, 5.0),
+    ],
+)
+def test_the_step_size_follows_the_ratio_of_actual_to_predicted_decrease(ratio, accepted, factor):
+    """Refused below `accept`; taken, but narrowed, below 1/4; kept up to 3/4; widened above."""
+    d = torch.ones(1, dtype=torch.float64)
+    system = SimpleNamespace(value=10.0, solve=lambda h, tolerance: d, predicted=lambda d: 1.0)
+    flow: Any = SimpleNamespace(system=lambda theta, solver: system, value=lambda theta: 10.0 - ratio)
+    rule = RosenbrockEuler(accept=0.1, grow=5.0, shrink=4.0, acceleration=0.0)
+    taken = rule.step(flow, torch.zeros_like(d), 2.0)
+    assert taken.accepted == accepted
+    assert taken.next_h == 2.0 * factor
+    assert taken.theta.item() == (1.0 if accepted else 0.0)
+
+
 def test_a_rejected_step_costs_one_residual_evaluation_and_one_solve():
     flow, theta = burgers_flow()
     rule = RosenbrockEuler(accept=10.0, acceleration=0.0)
@@ -208,6 +233,10 @@ def test_acceleration_is_half_the_systems_solution_for_the_second_derivative(lif
     bent = RosenbrockEuler(acceleration=1e9, tolerance=1e-13, solver=solver).step(flow, theta, h).theta - theta
     assert a.norm() > 1e-6 * d.norm()
     assert (bent - d - 0.5 * a).norm() < 1e-2 * a.norm()
+    ratio = float(2.0 * (bent - plain.theta + theta).norm() * 2.0 / d.norm())  # 2 |a| / |d|
+    for limit, bends in ((0.99 * ratio, False), (1.01 * ratio, True)):
+        taken = RosenbrockEuler(acceleration=limit, tolerance=1e-13, solver=solver).step(flow, theta, h).theta
+        torch.testing.assert_close(taken, theta + bent if bends else plain.theta, rtol=1e-9, atol=1e-12)
     short = RosenbrockEuler(acceleration=1e-9, tolerance=1e-13, solver=solver).step(flow, theta, h).theta
     torch.testing.assert_close(short, plain.theta, rtol=1e-9, atol=1e-12)
 

@@ -31,8 +31,9 @@ class RosenbrockEuler(Integrator):
     "cg": neither), or None for the one of fewest operations among those that fit into memory. tolerance: of an iterative
     one, see there; a step that is solved for inexactly is judged by its own predicted decrease.
     acceleration: the largest 2 |a| / |d| at which an adaptive step ends at theta + d + a / 2, a the same system's solution for
-    R'', the residuals' second derivative along d by central differences: geodesic acceleration (Transtrum & Sethna 2012), at
-    two residual evaluations and one product J^T u. 0 leaves it out.
+    R'', the residuals' second derivative along d by central differences: geodesic acceleration, at two residual evaluations and
+    one product J^T u. Beyond, the step ends at theta + d. Transtrum & Sethna 2012 (arXiv 1207.4999) bend as far as
+    |a| = 0.75 |d|, which is 1.5 here, and refuse a step beyond. 0 leaves it out.
     """
 
     order = 1
@@ -81,4 +82,5 @@ class RosenbrockEuler(Integrator):
         ahead, behind = (flow.residuals(theta + s * PROBE * d.to(theta)) for s in (1.0, -1.0))
         second = (ahead - 2.0 * system.residuals + behind) / PROBE**2
         a = system.solve(h, self.tolerance, second)
-        return 0.5 * a if 2.0 * float(a.norm()) <= self.acceleration * float(d.norm()) else torch.zeros_like(d)
+        bends = 2.0 * a.norm() <= self.acceleration * d.norm()
+        return torch.where(bends, 0.5 * a, torch.zeros_like(d))
