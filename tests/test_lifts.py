@@ -36,6 +36,7 @@ OPTIONS = {  # other settings than the defaults; a lift that is not here is test
     "weighted": [{}, {"lam": 0.3}, {"lam": 2.0, "eps": 0.5}, {"lam": 0.1, "eps": 0.0}],
 }
 CASES = [(name, options) for name in LIFTS for options in OPTIONS.get(name, [{}])]
+MASSES = [(name, options) for name, options in CASES if build(name, options).has_mass]
 
 
 # All lifts
@@ -55,6 +56,19 @@ def test_a_lift_is_a_descent_direction_of_the_loss_and_of_the_product(name, opti
         step = scale * (dB @ pair.A + pair.B @ dA)
         assert slope < 0
         torch.testing.assert_close((G * step).sum(), slope, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "options"), MASSES, ids=str)
+def test_the_velocity_at_a_pair_is_that_of_each_of_many_gradients(name, options, shape):
+    pair, *_ = pair_and_gradients(shape)
+    lift = build(name, options)
+    metric, drawn = metric_of(lift, pair), [pair_and_gradients(shape, seed=k)[1] for k in range(6)]
+    G = torch.stack(drawn).unflatten(0, (2, 3))
+    dB, dA = lift.velocity_at(pair, metric)(G @ pair.A.T, pair.B.T @ G)
+    for k, G in enumerate(drawn):
+        each = lift.velocity(pair, G @ pair.A.T, pair.B.T @ G, metric)
+        assert_equal(flat(dB[k // 3, k % 3], dA[k // 3, k % 3]), flat(*each), 1e-12)
 
 
 @pytest.mark.parametrize("name", LIFTS)
@@ -170,8 +184,6 @@ def test_no_m_x_n_matrix_is_formed(name, options):
 
 
 # Masses
-
-MASSES = [(name, options) for name, options in CASES if build(name, options).has_mass]
 
 
 @pytest.mark.parametrize("scale", SCALES)

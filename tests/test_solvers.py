@@ -8,6 +8,7 @@ import torch
 from exact import solved_exactly
 from pinn_lora.problems.burgers import Burgers
 from small_flows import MASSED, burgers_flow
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pinn_lora as pl
 from pinn_lora import catalog, solvers
@@ -80,6 +81,34 @@ def test_the_inverse_mass_of_gradients_is_the_closed_form(lift, initializer):
     found = flow.masses(theta).inverse(rows)
     torch.testing.assert_close(found @ dense_mass(flow, theta), rows, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(flow.masses(theta).inverse(rows[0, 0]), found[0, 0], rtol=1e-12, atol=1e-12)
+
+
+class SmallFactors(TorchDispatchMode):
+    """How often a matrix of at most four rows is decomposed, or solved with."""
+
+    count = 0
+    kinds = ("eigh", "lu_factor", "solve_ex", "cholesky", "svd", "qr", "inv_ex")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "linalg" in func.name() and any(kind in func.name() for kind in self.kinds) and len(args[0]) <= 4:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"cholesky"}))
+@pytest.mark.parametrize("lift", MASSED)
+def test_what_a_mass_decomposes_is_decomposed_once_at_a_theta(lift, solver):
+    """Two matrices a pair, however many rows M^-1 is applied to, and none for another h or other residuals."""
+    flow, theta = mixed_flow(lift, n=120)
+    with SmallFactors() as first:
+        system = flow.system(theta, solver)
+        d = system.solve(1.0, 1e-6)
+    with SmallFactors() as later:
+        system.solve(0.1, 1e-6)
+        system.solve(0.1, 1e-6, system.residuals.flip(0))
+    assert d.isfinite().all()
+    assert later.count == 0
+    assert first.count == (0 if lift == "chain_rule" else 2 * len(flow.objective.blocks.pairs))
 
 
 def test_the_inverse_mass_sees_the_metric():

@@ -6,6 +6,7 @@ M dy/dt = -g with M symmetric positive definite, the lift also gives M, and can 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -65,6 +66,11 @@ class Lift(ABC):
     def velocity(self, pair: Pair, g_B: Tensor, g_A: Tensor, metric: Weights) -> tuple[Tensor, Tensor]:
         """(dB/dt, dA/dt) from the loss's gradients in B (m, r) and A (r, n), and the metric of their layer."""
 
+    def velocity_at(self, pair: Pair, metric: Weights) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The map of gradients (..., m, r) and (..., r, n) to their velocity at one pair, which an implicit step asks for many
+        times: a lift that decomposes a matrix of the pair does it here, once."""
+        return lambda g_B, g_A: self.velocity(pair, g_B, g_A, metric)
+
     def mass(self, pair: Pair, metric: Weights) -> Mass:
         """M with velocity = -M^-1 (g_B, g_A); NotImplementedError for a lift that is no such flow."""
         raise NotImplementedError(f"{type(self).__name__} has no mass")
@@ -77,6 +83,11 @@ class Lift(ABC):
 def symmetric(matrix: Tensor) -> Tensor:
     """The matrix without what rounding made of its symmetry."""
     return 0.5 * (matrix + matrix.T)
+
+
+def not_finite(g_B: Tensor, g_A: Tensor) -> tuple[Tensor, Tensor]:
+    """The velocity at factors that overflowed."""
+    return torch.full_like(g_B, torch.nan), torch.full_like(g_A, torch.nan)
 
 
 def relative_damping(pair: Pair, eps: float) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.lifts import Lift, Mass, relative_damping
+from pinn_lora.lifts import Lift, Mass, not_finite, relative_damping
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
@@ -28,18 +28,23 @@ class Balanced(Lift):
         check_ranges(self, eps=NOT_NEGATIVE)
 
     def velocity(self, pair, g_B, g_A, metric):
+        return self.velocity_at(pair, metric)(g_B, g_A)
+
+    def velocity_at(self, pair, metric):
         lam = relative_damping(pair, self.eps)
         if not lam.isfinite():  # factors that overflowed: eigh would raise
-            return torch.full_like(g_B, torch.nan), torch.full_like(g_A, torch.nan)
+            return not_finite
         s, U = torch.linalg.eigh(pair.S)
         k, V = torch.linalg.eigh(pair.K)
         s, k = s.clamp_min(0.0), k.clamp_min(0.0)
-        C = U.T @ (pair.B.T @ g_B) @ V
-        Z = U @ (C / (s[:, None] + k[None, :] + lam)) @ V.T
-        unit = pair.scale**-2
-        dB = -unit * (((g_B - pair.B @ Z) @ V) / (k + lam)) @ V.T
-        dA = -unit * U @ ((U.T @ (g_A - Z @ pair.A)) / (s + lam)[:, None])
-        return dB, dA
+        unit, both = pair.scale**-2, s[:, None] + k[None, :] + lam
+
+        def velocity(g_B, g_A):
+            Z = U @ (U.T @ (pair.B.T @ g_B) @ V / both) @ V.T
+            dB = -unit * (((g_B - pair.B @ Z) @ V) / (k + lam)) @ V.T
+            return dB, -unit * U @ ((U.T @ (g_A - Z @ pair.A)) / (s + lam)[:, None])
+
+        return velocity
 
     def mass(self, pair, metric):
         B, A = pair.B, pair.A

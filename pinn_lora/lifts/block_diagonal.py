@@ -27,9 +27,15 @@ class BlockDiagonal(Lift):
         return pair.S + shift, pair.K + shift
 
     def velocity(self, pair, g_B, g_A, metric):
-        S, K = self._grams(pair)
+        return self.velocity_at(pair, metric)(g_B, g_A)
+
+    def velocity_at(self, pair, metric):
+        S, K = (torch.linalg.lu_factor(gram) for gram in self._grams(pair))
         unit = pair.scale**-2
-        return -unit * torch.linalg.solve(K, g_B, left=False), -unit * torch.linalg.solve(S, g_A)
+        return lambda g_B, g_A: (
+            -unit * torch.linalg.lu_solve(*K, g_B, left=False),
+            -unit * torch.linalg.lu_solve(*S, g_A),
+        )
 
     def mass(self, pair, metric):
         (S, K), (m, n) = self._grams(pair), (pair.B.shape[0], pair.A.shape[1])

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from pinn_lora.catalog import choose
-from pinn_lora.lifts import Lift, Mass, relative_damping, symmetric
+from pinn_lora.lifts import Lift, Mass, not_finite, relative_damping, symmetric
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 Gauge = Literal["sylvester", "zero", "symmetry"]
@@ -40,23 +40,29 @@ class LoRAPro(Lift):
         return self.gauge == "symmetry" or (self.gauge == "zero" and self.eps > 0)
 
     def velocity(self, pair, g_B, g_A, metric):
+        return self.velocity_at(pair, metric)(g_B, g_A)
+
+    def velocity_at(self, pair, metric):
         lam = relative_damping(pair, self.eps)
         if not lam.isfinite():  # factors that overflowed: eigh would raise
-            return torch.full_like(g_B, torch.nan), torch.full_like(g_A, torch.nan)
+            return not_finite
         s, U = torch.linalg.eigh(pair.S)
         k, V = torch.linalg.eigh(pair.K)
-        s, k = s.clamp_min(0.0) + lam, k.clamp_min(0.0) + lam
-        left = U @ (U.T @ g_A / s[:, None])  # S^-1 g_A
-        right = ((g_B @ V) / k) @ V.T  # g_B K^-1
-        inner = U @ ((U.T @ pair.B.T @ right) / s[:, None])  # S^-1 B^T g_B K^-1
-        if self.gauge == "zero":
-            X = torch.zeros_like(inner)
-        elif self.gauge == "symmetry":
-            X = -0.5 * inner
-        else:
-            X = -U @ ((U.T @ left @ pair.A.T @ V) / (s[:, None] + k)) @ V.T
-        unit = pair.scale**-2
-        return -unit * (right - pair.B @ (inner + X)), -unit * (left + X @ pair.A)
+        s, k, unit = s.clamp_min(0.0) + lam, k.clamp_min(0.0) + lam, pair.scale**-2
+
+        def velocity(g_B, g_A):
+            left = U @ (U.T @ g_A / s[:, None])  # S^-1 g_A
+            right = ((g_B @ V) / k) @ V.T  # g_B K^-1
+            inner = U @ ((U.T @ pair.B.T @ right) / s[:, None])  # S^-1 B^T g_B K^-1
+            if self.gauge == "zero":
+                X = torch.zeros_like(inner)
+            elif self.gauge == "symmetry":
+                X = -0.5 * inner
+            else:
+                X = -U @ ((U.T @ left @ pair.A.T @ V) / (s[:, None] + k)) @ V.T
+            return -unit * (right - pair.B @ (inner + X)), -unit * (left + X @ pair.A)
+
+        return velocity
 
     def mass(self, pair, metric):
         if not self.has_mass:

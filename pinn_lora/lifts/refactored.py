@@ -52,8 +52,11 @@ class Refactored(Lift):
         return Z @ Z.T, Y @ Y.T
 
     def velocity(self, pair, g_B, g_A, metric):
+        return self.velocity_at(pair, metric)(g_B, g_A)
+
+    def velocity_at(self, pair, metric):
         T, inverse = self._means(pair)
-        return -g_B @ inverse, -T @ g_A
+        return lambda g_B, g_A: (-g_B @ inverse, -T @ g_A)
 
     def mass(self, pair, metric):
         (T, inverse), m, n = self._means(pair), len(pair.B), pair.A.shape[1]

@@ -39,15 +39,22 @@ class Weighted(Lift):
         return plain_B, plain_A, ridge * A.new_ones(len(A)).diag()
 
     def velocity(self, pair, g_B, g_A, metric):
+        return self.velocity_at(pair, metric)(g_B, g_A)
+
+    def velocity_at(self, pair, metric):
         (B, A, scale), (P, Q), kappa = pair, metric, 0.5 * (1.0 - self.lam)
         plain_B, plain_A, ridge = self._grams(pair, metric)
-        S_B, S_A = plain_B + ridge, plain_A + ridge
-        right = torch.linalg.solve(S_A, g_B, left=False)  # g_B S_A^-1
-        left = torch.linalg.solve(S_B, g_A)  # S_B^-1 g_A
-        dB = right / P[:, None] - kappa * B @ torch.linalg.solve(S_B, B.T @ right)
-        dA = left / Q - kappa * torch.linalg.solve(S_A, left @ A.T, left=False) @ A
+        S_B, S_A = (torch.linalg.lu_factor(plain + ridge) for plain in (plain_B, plain_A))
         unit = scale**-2 / (1.0 + self.lam)
-        return -unit * dB, -unit * dA
+
+        def velocity(g_B, g_A):
+            right = torch.linalg.lu_solve(*S_A, g_B, left=False)  # g_B S_A^-1
+            left = torch.linalg.lu_solve(*S_B, g_A)  # S_B^-1 g_A
+            dB = right / P[:, None] - kappa * B @ torch.linalg.lu_solve(*S_B, B.T @ right)
+            dA = left / Q - kappa * torch.linalg.lu_solve(*S_A, left @ A.T, left=False) @ A
+            return -unit * dB, -unit * dA
+
+        return velocity
 
     def mass(self, pair, metric):
         (B, A, scale), (P, Q), kappa = pair, metric, 0.5 * (1.0 - self.lam)

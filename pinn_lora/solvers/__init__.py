@@ -10,7 +10,9 @@ A refused step asks again for a smaller h: what depends on theta alone is made o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, cat
@@ -38,13 +40,17 @@ class Masses:
 
     pairs: tuple[PairMass, ...]
 
+    @cached_property
+    def _velocities(self) -> list[tuple[PairMass, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]]:
+        return [(found, found.lift.velocity_at(found.pair, found.metric)) for found in self.pairs]
+
     def inverse(self, rows: Tensor) -> Tensor:
         """M^-1 on every row of (..., P), by the lift's closed form: minus the velocity for the row as gradient. Like gradients,
         the rows must have B^T g_B = g_A A^T in every pair, as those of J and all their combinations do."""
         out = rows.clone()
-        for place, pair, lift, metric in self.pairs:
+        for (place, pair, _, _), velocity in self._velocities:
             g_B, g_A = rows[..., place].split([pair.B.numel(), pair.A.numel()], -1)
-            dB, dA = lift.velocity(pair, g_B.unflatten(-1, pair.B.shape), g_A.unflatten(-1, pair.A.shape), metric)
+            dB, dA = velocity(g_B.unflatten(-1, pair.B.shape), g_A.unflatten(-1, pair.A.shape))
             out[..., place] = cat([dB.flatten(-2), dA.flatten(-2)], -1).neg_()
         return out
 
