@@ -18,6 +18,7 @@ from pinn_lora.lora import Blocks
 from pinn_lora.metrics import Weights
 from pinn_lora.objective import Work
 from pinn_lora.points import first_points
+from pinn_lora.products import Linearization
 from pinn_lora.solvers import Solver, cg
 
 SOLVERS = catalog.names(solvers)
@@ -233,6 +234,39 @@ def test_where_its_factor_fails_the_normal_matrix_still_gives_the_step(monkeypat
         return float((J @ v).square().sum() + v @ (half @ v))
 
     assert energy(d - expected) < 1e-12 * energy(expected)
+
+
+class Waits(TorchDispatchMode):
+    """How often a number of a tensor is asked for: a GPU has then to finish all that was begun."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.name() == "aten::_local_scalar_dense"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_by_cholesky_waits_as_often_for_one_pair_as_for_two():
+    """For the factor, |R|^2, the predicted decrease and f at the trial, and for no norm of any pair."""
+    for targets in (["layers.1"], "hidden"):
+        flow, theta = burgers_flow(targets=targets)
+        with Waits() as waits:
+            RosenbrockEuler(solver="cholesky").step(flow, theta, 1.0)
+        assert waits.count <= 4, targets
+
+
+def test_an_iteration_waits_once(monkeypatch):
+    monkeypatch.setattr(cg, "RANK", 3)  # so that there are some
+    flow, theta = mixed_flow()
+    system, made = flow.system(theta, "cg"), []
+    normal = Linearization.normal
+    monkeypatch.setattr(Linearization, "normal", lambda self, v: made.append(v) or normal(self, v))
+    system.solve(1e4, 0.1)  # what the mass decomposes is there
+    made.clear()
+    with Waits() as waits:
+        system.solve(1e6, 1e-6)
+    assert len(made) > 3
+    assert waits.count <= len(made) + 3  # the last look, and whether the system is finite and its core has a factor
 
 
 # The choice

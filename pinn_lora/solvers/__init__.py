@@ -62,7 +62,7 @@ class Solver(ABC):
     gradient: Tensor
     cost: ClassVar[str]
 
-    @property
+    @cached_property
     def value(self) -> float:
         """f = |R|^2."""
         return float(self.residuals @ self.residuals)

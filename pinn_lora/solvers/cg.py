@@ -61,7 +61,7 @@ class ConjugateGradients(Solver):
 
     def solve(self, h, tolerance=0.1, residuals=None):
         b = -self.gradient if residuals is None else -2.0 * self.tangent.adjoint(residuals)
-        if not (b.isfinite().all() and self.core.isfinite().all()):
+        if not (b.isfinite().all() & self.core.isfinite().all()):
             return torch.full_like(b, torch.nan)
         inner = torch.linalg.cholesky(self.core + self.core.new_ones(len(self.core)).diag() / h)
 
@@ -72,15 +72,15 @@ class ConjugateGradients(Solver):
 
         d, r = torch.zeros_like(b), b
         p, Mp = precondition(r)
-        size = first = float(r @ p)
+        size = first = r @ p
         for _ in range(MOST):
-            if not size > tolerance**2 * first:
+            if not size > tolerance**2 * first:  # all that an iteration waits for a device
                 break
             Ap = Mp / h + 2.0 * self.tangent.normal(p)
-            alpha = size / float(p @ Ap)
+            alpha = size / (p @ Ap)
             d, r = d + alpha * p, r - alpha * Ap
             z, Mz = precondition(r)
-            size, before = float(r @ z), size
+            size, before = r @ z, size
             p, Mp = z + (size / before) * p, Mz + (size / before) * Mp
         return d
 

@@ -60,19 +60,17 @@ class Cholesky(Solver):
         return rows * unknowns**2 + unknowns**3 / 3
 
     def solve(self, h, tolerance=0.0, residuals=None):
-        right = self.gradient if residuals is None else 2.0 * self.pullback(residuals)
-        if not (self.hessian.diagonal().isfinite().all() and right.isfinite().all()):
-            return torch.full_like(right, torch.nan)
         if h not in self._factors:
             self._factors.clear()
             self._factors[h] = self._factor(h)
         factor = self._factors[h]
         if factor is None:
             return self._solve_least_squares(h, self.residuals if residuals is None else residuals)
+        right = self.gradient if residuals is None else 2.0 * self.pullback(residuals)
         return -torch.cholesky_solve(right[:, None], factor)[:, 0]
 
     def _factor(self, h: float) -> Tensor | None:
-        """Of the lifted M / h + H; None where rounding defeats it."""
+        """Of the lifted M / h + H; None where rounding defeats it, or where it is not finite."""
         matrix = self.hessian.clone()
         for place, N in self.gauges:
             matrix[place, place].addmm_(N, N.T)
@@ -82,12 +80,15 @@ class Cholesky(Solver):
             else:
                 matrix[place, place] += mass.matrix / h
         factor, failed = torch.linalg.cholesky_ex(matrix)
-        return None if failed else factor
+        sound = matrix.diagonal().isfinite().all() & (failed == 0)  # one answer that a device is waited for
+        return factor if sound else None
 
     def predicted(self, d):
         return float(-(self.gradient @ d) - 0.5 * (d @ (self.hessian @ d)))
 
     def _solve_least_squares(self, h: float, R: Tensor) -> Tensor:
+        if not (self.hessian.diagonal().isfinite().all() and R.isfinite().all()):  # eigh and QR would raise
+            return torch.full_like(self.gradient, torch.nan)
         return least_squares(self._rows(h, R), self.gradient)
 
     def _rows(self, h: float, R: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

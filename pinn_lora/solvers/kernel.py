@@ -52,16 +52,17 @@ class Kernel(Solver):
 
     def solve(self, h, tolerance=0.0, residuals=None):
         right = self.residuals if residuals is None else residuals
-        if not (self.kernel.diagonal().isfinite().all() and right.isfinite().all()):
-            return torch.full_like(self.gradient, torch.nan)
         if h not in self._factors:
             self._factors.clear()
             matrix = self.kernel.clone()
             matrix.diagonal().add_(0.5 / h)
             factor, failed = torch.linalg.cholesky_ex(matrix)
-            self._factors[h] = None if failed else factor
+            sound = matrix.diagonal().isfinite().all() & (failed == 0)  # one answer that a device is waited for
+            self._factors[h] = factor if sound else None
         factor = self._factors[h]
         if factor is None:
+            if not (self.kernel.diagonal().isfinite().all() and right.isfinite().all()):  # eigh would raise
+                return torch.full_like(self.gradient, torch.nan)
             values, vectors = torch.linalg.eigh(self.kernel)
             y = vectors @ ((vectors.T @ right) / (values.clamp_min(0.0) + 0.5 / h))
         else:
