@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pinn_lora.compiling import Function, run
-from pinn_lora.engines import JetChunk, JetEngine, told_apart
+from pinn_lora.engines import JetChunk, JetEngine
+from pinn_lora.identity import identified
 from pinn_lora.layer_jacobians import fill_alpha, fill_layer
 from pinn_lora.lora import DenseBlock
 from pinn_lora.objective import Objective, add_lower, mirror_lower
@@ -46,7 +47,7 @@ def batch_key(objective: Objective) -> Hashable | None:
     engine = objective.running
     if not isinstance(engine, JetEngine) or any(plan.s is not None for plan in engine.plan):
         return None
-    if not told_apart(objective.problem):
+    if identified(objective.problem) is None:
         return None
     chunks = [(c.passes, c.features.shape, c.count, c.term.name, scale) for c, scale in objective.chunks]
     theta = engine.blocks.read(engine.network)
@@ -120,10 +121,11 @@ class BatchChunk:
 
 
 def _groups(members: Sequence[Objective], chunks: Sequence[JetChunk]) -> list[Group]:
-    """Members with equal problems together; each by itself where a condition's data stand for its own points."""
+    """Members with the same problem together; each by itself where a condition's data stand for its own points."""
     together: list[list[int]] = []
+    known = [identified(member.problem) for member in members]
     for i, member in enumerate(members):
-        same = [g for g in together if members[g[0]].problem == member.problem and not _has_data(member, chunks[i])]
+        same = [g for g in together if known[g[0]] == known[i] and not _has_data(member, chunks[i])]
         if same:
             same[0].append(i)
         else:

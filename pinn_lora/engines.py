@@ -8,7 +8,7 @@ sum_k w_k sum r_k^2, and the per-sample Jacobian.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from pinn_lora.compiling import can_compile, run_foreign
+from pinn_lora.identity import identified
 from pinn_lora.jets import Index, Indices, summed
 from pinn_lora.layer_jacobians import fill_alpha, fill_layer
 from pinn_lora.lora import Blocks, DenseBlock
@@ -95,9 +96,10 @@ class JetEngine:
 
     def _compiled_squares(self, term: Term, points: Sequence[Tensor], missing: int) -> Squares | None:
         """None for a term that sees two point sets, and for a problem that cannot be told from another."""
-        if term.paired or not told_apart(self.problem):
+        known = None if term.paired else identified(self.problem)
+        if known is None:
             return None
-        function, x = squares_of(self.problem, term.name, term.indices, term.place), points[0]
+        function, x = squares_of(known, term.name, term.indices, term.place), points[0]
         real = torch.cat([x.new_ones(len(x)), x.new_zeros(missing)])
         return Squares(function, torch.cat([x, x[-1:].expand(missing, -1)]), real)
 
@@ -194,17 +196,6 @@ class JetEngine:
         inputs = [record.values[passes.inputs[i]][:, real] for i in passes.trained]
         layers = [(self.plan[i], bound.factors[i]) for i in passes.trained]
         return JetProducts(torch.stack(found).detach(), layers, inputs, adjoints, self.alpha, slopes)
-
-
-def told_apart(problem: Problem) -> bool:
-    """Whether an equal problem is the same function: it compares all of its fields, and they have a hash."""
-    if not all(f.compare for f in fields(problem)):  # type: ignore[arg-type]
-        return False
-    try:
-        hash(problem)
-    except TypeError:
-        return False
-    return True
 
 
 def _with_copies(chunk: JetChunk, seed: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_lora import adapters
+from pinn_lora.identity import Identified, identified
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective
 from pinn_lora.points import held_out_points
@@ -144,16 +145,14 @@ def grid_points(problem: Problem) -> Tensor:
 
 
 def grid_reference(problem: Problem) -> np.ndarray:
-    """The reference (n, fields) at the grid points; made once for a problem, where its coefficients can be hashed."""
-    try:
-        return _cached_reference(problem)
-    except TypeError:
-        return problem.reference_values(grid_points(problem))
+    """The reference (n, fields) at the grid points; made once for all problems that are known to be the same."""
+    known = identified(problem)
+    return problem.reference_values(grid_points(problem)) if known is None else _cached_reference(known)
 
 
 @lru_cache(maxsize=8)
-def _cached_reference(problem: Problem) -> np.ndarray:
-    return problem.reference_values(grid_points(problem))
+def _cached_reference(known: Identified) -> np.ndarray:
+    return known.problem.reference_values(grid_points(known.problem))
 
 
 def relative_error(found: np.ndarray, reference: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from pinn_lora.identity import Identified
 from pinn_lora.jets import Indices, Jet
 from pinn_lora.places import naming
 from pinn_lora.problem import Coordinates, Field, Problem, components
@@ -89,9 +90,10 @@ def output_adjoint(
 
 
 @lru_cache(maxsize=128)
-def squares_of(problem: Problem, name: str, indices: Indices, place: str) -> Callable[..., list[Tensor]]:
+def squares_of(known: Identified, name: str, indices: Indices, place: str) -> Callable[..., list[Tensor]]:
     """`PlacedTerm.squares` of a term that is not paired, as a function of tensors alone, (outputs, weights, points); one
-    object for equal problems, whose kernels are found again."""
+    object for problems that are the same, whose kernels are found again."""
+    problem = known.problem
     operator = {known: operator for known, operator, _ in problem.terms()}[name]
     term = Term(name, operator, 1.0, indices, paired=False, place=place)
 

@@ -49,6 +49,74 @@ class HiddenField(Problem):
         return []
 
 
+class Scaled(Burgers):
+    """Extends a problem without being a dataclass: its own coefficient is no field, and its equality is that of Burgers."""
+
+    def __init__(self, nu: float = 0.1, c: float = 1.0) -> None:
+        super().__init__(nu)
+        object.__setattr__(self, "c", c)
+
+    def residual(self, p, u):
+        return self.c * super().residual(p, u)
+
+
+class Plain(Problem):
+    """No dataclass at all."""
+
+    domain = BOX
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self.speed = speed
+
+    def residual(self, p, u):
+        return u.t + self.speed * u.x
+
+
+@dataclass(frozen=True)
+class Streams(Problem):
+    """A tensor among the fields: it has a hash, and its equality no truth value."""
+
+    speeds: torch.Tensor
+    domain = BOX
+
+    def residual(self, p, u):
+        return u.t + self.speeds.sum() * u.x
+
+
+@dataclass(frozen=True, eq=False)
+class Inheriting(Burgers):
+    """A dataclass whose equality is that of Burgers, which does not see c."""
+
+    c: float = 1.0
+
+    def residual(self, p, u):
+        return self.c * super().residual(p, u)
+
+
+@dataclass(frozen=True)
+class Lenient(Problem):
+    """An equality of its own that overlooks a coefficient."""
+
+    nu: float = 0.1
+    c: float = 1.0
+    domain = BOX
+
+    def __eq__(self, other):
+        return type(other) is Lenient and other.nu == self.nu
+
+    def __hash__(self):
+        return hash(self.nu)
+
+    def residual(self, p, u):
+        return u.t - self.c * self.nu * u.xx
+
+
+def doubtful(c: float) -> list[Problem]:
+    """Problems of a coefficient c = 1, 2, ... whose own equality says nothing of it, or fails."""
+    two = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    return [Scaled(c=c), Plain(c), Streams(c * two), Inheriting(c=c), Lenient(c=c), HiddenField(c)]
+
+
 @dataclass(frozen=True)
 class Rings(Problem):
     """Soft periodic conditions, which see both ends at once."""

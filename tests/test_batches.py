@@ -6,7 +6,7 @@ import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
 from pinn_lora.problems.schroedinger import Schroedinger
-from small_problems import ADAPTED, PROBLEMS, HiddenField, mlp, objective, somewhere, trained
+from small_problems import ADAPTED, PROBLEMS, HiddenField, doubtful, mlp, objective, somewhere, trained
 
 import pinn_lora as pl
 from pinn_lora import objective as objective_module
@@ -112,6 +112,14 @@ def test_what_has_another_shape_has_another_key():
         objective(problem, mlp(problem, factorised=True), n=9),
     ]
     assert all(batch_key(other) is None for other in alone)
+
+
+@pytest.mark.parametrize("kind", range(len(doubtful(1.0))), ids=[type(p).__name__ for p in doubtful(1.0)])
+def test_coefficients_that_equality_overlooks_are_each_its_own(kind):
+    members = [objective(doubtful(c)[kind], trained(doubtful(c)[kind], "balanced"), n=9) for c in (1.0, 3.0)]
+    keys = {batch_key(member) for member in members}
+    if keys != {None}:
+        agree(members)
 
 
 def test_problems_that_equality_does_not_tell_apart_are_not_batched():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
-from small_problems import HiddenField
+from small_problems import HiddenField, Scaled, doubtful
 
 import pinn_lora as pl
 from pinn_lora import compiling
@@ -178,14 +178,28 @@ def test_a_residual_of_other_numbers_each_time_is_called_each_time():
     assert compiled.gradient(theta)[0] > found[0]
 
 
-def test_problems_that_equality_does_not_tell_apart_keep_their_loss_plain():
-    for speed in (1.0, 3.0):
-        problem = HiddenField(speed)
+@pytest.mark.parametrize("kind", [HiddenField, Scaled])
+def test_problems_that_equality_does_not_tell_apart_keep_their_loss_plain(kind):
+    for c in (1.0, 3.0):
+        problem = kind(c) if kind is HiddenField else kind(c=c)
         network = network_of(problem, lora=False)
         plain, compiled = pair_of(problem, network, 64)
         theta = somewhere(plain.blocks, network)
         close(compiled.gradient(theta)[1], plain.gradient(theta)[1])
         assert compiled.chunks[0][0].squares is None
+
+
+@pytest.mark.parametrize("kind", range(len(doubtful(1.0))), ids=[type(p).__name__ for p in doubtful(1.0)])
+def test_what_is_given_to_the_compiler_is_of_the_problem_itself(kind):
+    """Whatever its equality says: what is compiled for c = 1 is not found again for c = 3."""
+    for c in (1.0, 3.0):
+        problem = doubtful(c)[kind]
+        network = network_of(problem, lora=False)
+        plain, compiled = pair_of(problem, network, 64)
+        (chunk, _), (squares, weights) = plain.chunks[0], (compiled.chunks[0][0].squares, torch.ones(64).double())
+        outputs, _ = chunk.passes.forward(plain.running.bind(somewhere(plain.blocks, network)), chunk.features)
+        if squares is not None:
+            close(squares.function(outputs, weights, squares.points)[0], chunk.at.squares(outputs, weights)[0])
 
 
 @dataclass(frozen=True)

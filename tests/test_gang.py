@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from small_problems import doubtful
 
 import pinn_lora as pl
 from pinn_lora import gang as module
@@ -67,6 +68,16 @@ def test_runs_that_differ_are_in_nobodys_way(small_base, target, evaluated):
     assert any(count > 1 for _, count in evaluated)
     assert found[-1] == "nothing"
     for call, solution in zip(calls[:-1], found, strict=False):
+        same_runs(solution, call())
+
+
+@pytest.mark.parametrize("kind", range(len(doubtful(1.0))), ids=[type(p).__name__ for p in doubtful(1.0)])
+def test_problems_of_which_equality_says_nothing_train_as_alone(kind, monkeypatch):
+    """Runs of c = 1, 3 and 1 again. Who cannot be told from another is left alone."""
+    monkeypatch.setattr(module, "FEW", 10_000)
+    options = {"width": 5, "depth": 2, "points": 80, "max_steps": 2}
+    calls = [partial(pl.pretrain, doubtful(c)[kind], **options) for c in (1.0, 3.0, 1.0)]
+    for call, solution in zip(calls, together(calls), strict=True):
         same_runs(solution, call())
 
 

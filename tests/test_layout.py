@@ -46,6 +46,7 @@ LEVELS: list[set[str]] = [
         "adapters",
         "dde.networks",
         "dde.taylor",
+        "identity",
         "families.neighbours",
         "new_problem",
         "passes",

@@ -10,6 +10,7 @@ from pinn_lora.problems.allen_cahn_ball import AllenCahnBall
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora.solution import grid_points, grid_reference
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,23 @@ def test_relative_l2_is_the_error_on_the_grid(small_base, users_grid):
     expected = math.sqrt(((found - reference) ** 2).sum() / (reference**2).sum())
     assert tuned.relative_l2() == pytest.approx(expected, rel=1e-12)
     assert tuned.history[-1].relative_l2 == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_reference_is_made_once_for_the_same_problem_and_is_its_own():
+    """Also where a coefficient is one that equality does not see."""
+
+    class Lifted(Burgers):
+        def __init__(self, c):
+            super().__init__(nu=0.1)
+            object.__setattr__(self, "c", c)
+
+        def reference(self, p):
+            return self.c + super().reference(p)
+
+    assert Lifted(1.0) == Lifted(2.0)
+    for c in (1.0, 2.0):
+        assert np.array_equal(grid_reference(Lifted(c)), Lifted(c).reference_values(grid_points(Lifted(c))))
+    assert grid_reference(Burgers(nu=0.1)) is grid_reference(Burgers(nu=0.1))
 
 
 def test_compare_to_base_is_the_base_unchanged(small_base, tuned):
