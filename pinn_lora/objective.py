@@ -19,11 +19,12 @@ from pinn_lora.catalog import choose
 from pinn_lora.engines import FunctionalEngine, JetEngine
 from pinn_lora.initializers import Probe
 from pinn_lora.lora import Blocks, adapt, target_layers, unfactored
+from pinn_lora.memory import room_gib
 from pinn_lora.networks import Network
 from pinn_lora.places import place_of
 from pinn_lora.problem import Problem
 from pinn_lora.products import Linearization
-from pinn_lora.terms import Term
+from pinn_lora.terms import Among, Term
 
 Points = Mapping[str, tuple[Tensor, ...]]
 BLOCK = 192  # columns of a Gauss-Newton matrix that are made together: a multiple of the blocks of the BLAS
@@ -101,23 +102,26 @@ class Objective:
                 raise ValueError(f"there are no points for the term {name} (points given: {', '.join(self.points)})")
             sets = [points.to(like) for points in self.points[name]]
             count = len(sets[0])
-            chunk = self._chunk(CHUNK * 8 // like.element_size(), len(indices))
-            size = count if fixed is not None else chunk  # data values stand for all points at once
+            chunk = size = self._chunk(CHUNK * 8 // like.element_size(), len(indices), self.max_memory)
+            if fixed is not None:  # the operator stands for all points at once: no more parts than memory asks for
+                size = self._chunk(count, len(indices), room_gib(like.device, self.max_memory))
             compiled = fixed is None and count >= chunk // 4  # fewer points are not worth the wait
             lengths = (chunk // 4, chunk // 2, chunk)  # three, so that few are compiled and few points are padding
-            for part in zip(*(points.split(size) for points in sets), strict=True):
+            for i, part in enumerate(zip(*(points.split(size) for points in sets), strict=True)):
                 length = next(n for n in lengths if n >= len(part[0])) if compiled else None
+                if fixed is not None and size < count:
+                    term = replace(term, among=Among(tuple(sets), self.problem.domain.names, i * size))
                 yield engine.prepare(term, part, length), term.weight / count
 
-    def _chunk(self, most: int, derivatives: int) -> int:
+    def _chunk(self, most: int, derivatives: int, room: float | None) -> int:
         """How many points go through the network together: `most`, halved until their Jacobian, in the network's type and in
-        float64, and their jets (some six tensors a layer) take at most a quarter of `max_memory`."""
-        if self.max_memory is None:
+        float64, and their jets (some six tensors a layer) take at most a quarter of `room` GiB."""
+        if room is None:
             return most
         units = sum(len(value) for value in self.network.state_dict().values() if value.ndim == 2)
         point = 8 * (2 * len(self.problem.fields) * self.size + 6 * derivatives * units)
-        while most > SMALLEST and most * point > self.max_memory * 2**28:
-            most //= 2
+        while most > SMALLEST and most * point > room * 2**28:
+            most = -(-most // 2)
         return most
 
     def with_points(self, points: Points) -> Objective:

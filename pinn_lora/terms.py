@@ -17,8 +17,34 @@ from pinn_lora.problem import Coordinates, Field, Problem, components
 
 
 @dataclass(frozen=True)
+class Among:
+    """All points (N, d) of a term, one tensor a point set, and the first of the n that are taken of them.
+
+    An operator that stands for all of these, as one with a value for each, is run at all of them: it is pointwise, so the
+    fields may be anything at the others, and its components there are left out.
+    """
+
+    points: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    start: int
+
+    def all(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> list[tuple[Coordinates, list[Field]]]:
+        """All points with the fields at the n, zero at the others."""
+        return [
+            (Coordinates(points.unbind(1), self.names), [self._wide(field, len(points)) for field in u])
+            for points, (_, u) in zip(self.points, sets, strict=True)
+        ]
+
+    def _wide(self, field: Field, count: int) -> Field:
+        jet = field.jet
+        after = count - self.start - jet.data.shape[1]
+        return Field(torch.nn.functional.pad(jet.data, (self.start, after)), jet.indices, self.names)
+
+
+@dataclass(frozen=True)
 class Term:
-    """One residual or condition: f gets weight / N sum_i r_k(i)^2 for each component k of `operator`."""
+    """One residual or condition: f gets weight / N sum_i r_k(i)^2 for each component k of `operator`, which is run at these
+    points alone, or at all where `among` says that it must."""
 
     name: str
     operator: Callable
@@ -26,13 +52,21 @@ class Term:
     indices: Indices
     paired: bool
     place: str = ""  # the file and line it was made in
+    among: Among | None = None
 
     def run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> list[Tensor]:
         """The components (N,), from coordinates and fields at one point set, or at two where `paired`."""
+        if self.among is not None:
+            n = sets[0][1][0].jet.data.shape[1]
+            own = slice(self.among.start, self.among.start + n)
+            return [r[own] for r in self._run(self.among.all(sets))]
+        return list(self._run(sets))
+
+    def _run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> tuple[Tensor, ...]:
         if self.paired:
-            return list(components(self.operator(*((p, *u) for p, u in sets))))
+            return components(self.operator(*((p, *u) for p, u in sets)))
         p, u = sets[0]
-        return list(components(self.operator(p, *u)))
+        return components(self.operator(p, *u))
 
 
 @dataclass(frozen=True)

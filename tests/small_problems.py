@@ -9,7 +9,7 @@ from torch import nn
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
 from pinn_lora.points import first_points
-from pinn_lora.problem import Problem
+from pinn_lora.problem import Condition, Problem
 
 BOX = pl.Domain(x=(-1.0, 1.0), t=(0.0, 0.5))
 
@@ -142,6 +142,34 @@ class Measured(Problem):
     def conditions(self):
         x = torch.linspace(0.0, 2.0, 11, dtype=torch.float64)
         return [pl.data(x[:, None], torch.cos(x)), pl.dirichlet(lambda p: 1.0, on="x", side="lower")]
+
+
+@dataclass(frozen=True)
+class Scattered(Problem):
+    """Operators that stand for all of their points: with a value for each, or for each of the 21 pairs."""
+
+    domain = BOX
+
+    def residual(self, p, u):
+        return u.t - 0.3 * u.xx
+
+    def conditions(self):
+        points, left = BOX.sample(37, seed=6), BOX.sample(21, seed=7)
+        shifts = left[:, 0] ** 2
+
+        def compare(one, other):
+            (p, u), (q, v) = one, other
+            return u.x * p.t - v - shifts.repeat(len(p.t) // 21).to(p.t), u - v.x * q.x
+
+        pairs = torch.cat([left, left.flip(0)])
+        return [
+            pl.data(points, points.prod(1)),
+            Condition("pairs", compare, points=pairs, paired=True),
+            pl.dirichlet(lambda p: p.t, on="x"),
+        ]
+
+    def ansatz(self, p, n):
+        return p.x * n + p.t
 
 
 PROBLEMS = {

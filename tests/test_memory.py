@@ -67,6 +67,48 @@ def test_a_step_takes_what_its_solver_says(solver, sizes):
     assert 0.6 * found["plan"] < found["peak"] < 1.05 * found["plan"] + found["chunk"], found
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured(pl.Problem):
+    """A known value at many points."""
+
+    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 1.0))
+
+    def residual(self, p, u):
+        return u.t - u.xx
+
+    def conditions(self):
+        points = self.domain.sample(20_000, seed=4)
+        return [pl.data(points, points[:, 0])]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not track a peak")
+def test_max_memory_bounds_a_step_on_data():
+    """20,000 values, 384 unknowns: their Jacobian would be 59 MiB, and twice that with what makes it."""
+    problem = Measured()
+    network = pl.adapt(pl.MLP(problem.domain), rank=4, initializer="balanced")
+    points = first_points(problem, 1000, seed=0)
+    objective = pl.Objective(problem, network, Blocks(network), points, max_memory=0.02)
+    theta = objective.blocks.read(network)
+    assert objective.size == 384
+    objective.value(theta)
+    before = memory._line(memory._STATUS, "VmRSS:")
+    memory.reset_peak_memory()
+    d = Flow(objective, Balanced(), Identity()).system(theta).solve(1.0, 0.1)
+    assert d.isfinite().all()
+    assert memory.peak_memory_mib() - before < 0.02 * 1024
+
+
+def test_what_the_device_has_free_bounds_data_without_an_argument(monkeypatch):
+    problem = Measured()
+    network = pl.adapt(pl.MLP(problem.domain), rank=4, initializer="balanced")
+    points = first_points(problem, 100, seed=0)
+    monkeypatch.setattr(memory, "available_mib", lambda device: 64.0)
+    tight = pl.Objective(problem, network, Blocks(network), points)
+    monkeypatch.setattr(memory, "available_mib", lambda device: None)
+    ample = pl.Objective(problem, network, Blocks(network), points)
+    assert len(ample.chunks) == 2 and len(tight.chunks) > 16
+
+
 def test_little_memory_means_small_chunks_and_the_same_numbers():
     plain = factors(3000)
     tight = dataclasses.replace(plain, max_memory=0.01)

@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from small_problems import Scattered, trained
+from small_problems import objective as small
+from test_engines import by_nested_autograd, close, sorted_rows
 from torch import nn
 
 import pinn_lora as pl
@@ -142,6 +145,38 @@ def test_many_points_are_the_mean_of_few(engine):
     R, J = whole.jacobian(theta)
     assert R.shape == (2500,)
     assert J.shape == (2500, whole.size)
+
+
+@pytest.mark.parametrize("engine", ["jets", "functional"])
+def test_data_in_parts_are_the_data_as_a_whole(engine):
+    """Where memory asks for it, the points of operators that stand for all of theirs go through the network in parts."""
+    problem = Scattered()
+    network = trained(problem, "biases_output", width=4, depth=2)
+    whole = small(problem, network, engine, n=8)
+    parts = replace(whole, max_memory=5e-5)
+    theta = start(whole)
+    lengths = {
+        name: [
+            len(c.points[0] if engine == "functional" else c.at.points[0])
+            for c, _ in parts.chunks
+            if c.term.name == name
+        ]
+        for name in ("data", "pairs")
+    }
+    assert all(len(found) >= 2 for found in lengths.values())
+    assert [c.term.among for c, _ in whole.chunks] == [None] * 4
+    R, J = by_nested_autograd(whole, theta)
+    for found, expected in zip(sorted_rows(*parts.jacobian(theta)), sorted_rows(R, J), strict=True):
+        close(found, expected)
+    assert parts.value(theta) == pytest.approx(R.square().sum().item(), rel=1e-12)
+    close(parts.gradient(theta)[1], 2.0 * J.T @ R)
+    close(parts.gauss_newton(theta)[2], 2.0 * J.T @ J)
+    v = theta.flip(0)
+    for room in (0.0, 1.0):
+        close(parts.linearize(theta, room=room).normal(v), J.T @ (J @ v))
+    close(parts.pullback(theta, parts.residuals(theta)), J.T @ R)
+    assert parts.term_norms(theta) == pytest.approx(whole.term_norms(theta), rel=1e-12)
+    assert parts.rows == whole.rows == len(R)
 
 
 def test_pointwise_is_the_residual_in_the_order_of_the_points():
