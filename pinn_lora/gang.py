@@ -35,7 +35,7 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     program, with the numbers that each would give alone, up to rounding: on a GPU always, on a CPU where a run has at most
     300 points, since there more fill the machine by themselves. The seconds in a run's history are its own and its
     share of what was evaluated for several. An error of a call is raised when the others have ended. Memory is foreseen for
-    each run by itself: on a GPU, take as many at once as fit.
+    each run by itself: on a GPU, take as many at once as fit. An interruption ends every run at its next evaluation.
     """
     calls = list(calls)
     gang, threads = Gang(len(calls)), torch.get_num_threads()
@@ -48,19 +48,24 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
             run, gang.since = Run(gang), _instant()
             _current.set(run)
             try:
+                gang.go_on()
                 results[i] = calls[i]()
             except BaseException as error:
                 errors.append(error)
             gang.leave(run)
 
     workers = [threading.Thread(target=make, args=(i,), daemon=True) for i in range(len(calls))]
-    for worker in workers:
-        worker.start()
     try:
+        with gang.turn:  # nobody computes before all are there
+            for worker in workers:
+                worker.start()
         for worker in workers:
             worker.join()
-    finally:  # after an interruption the threads end where they ask next
-        gang.stopped = True
+    finally:  # a thread that outlives an interruption would compute on, and abort the interpreter at its end
+        gang.stop()
+        for worker in workers:
+            if worker.ident is not None:  # it was started
+                worker.join()
     if errors:
         raise errors[0]
     return results
@@ -131,15 +136,26 @@ class Gang:
         """A number in place of a key that takes long to compare."""
         return None if key is None else self._kinds.setdefault(key, len(self._kinds))
 
+    def go_on(self) -> None:
+        """KeyboardInterrupt where the runs are to end."""
+        if self.stopped:
+            raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        """Ends every run: one that waits at once, one that computes at its next evaluation."""
+        self.stopped = True
+        with self.turn:
+            for question in self._waiting:
+                question.answered.notify()
+
     def ask(self, run: Run, key: Hashable, answer_all: Callable[[list], list], argument: Any) -> Any:
         """The entry for `argument` of answer_all(arguments of all questions with an equal key)."""
         question = Question(run, key, answer_all, argument, threading.Condition(self.turn))
         self._waiting.append(question)
         self.leave(run)
-        question.answered.wait_for(lambda: question.done)
+        question.answered.wait_for(lambda: question.done or self.stopped)
         self.since = _instant()
-        if self.stopped:
-            raise KeyboardInterrupt
+        self.go_on()
         if question.error is not None:
             raise question.error
         return question.answer
@@ -148,7 +164,7 @@ class Gang:
         """For a run that waits, or has ended: who is last answers the largest set of equal questions."""
         run.charge(self.since, _instant())
         self._computing -= 1
-        if self._computing or not self._waiting:
+        if self.stopped or self._computing or not self._waiting:
             return
         sets: dict[Hashable, list[Question]] = {}
         for question in self._waiting:
@@ -186,7 +202,9 @@ class SharedObjective(Objective):
         object.__setattr__(self, "_key", self.run.gang.known(batch_key(self)) if shared else None)
 
     def _ask(self, kind: str, *arguments: Tensor) -> tuple[Tensor, ...] | None:
-        """What `Batch` calls `kind`, of this objective; None where it is made alone."""
+        """What `Batch` calls `kind`, of this objective; None where it is made alone. KeyboardInterrupt where the runs are to
+        end."""
+        self.run.gang.go_on()
         if self._key is None:
             return None
         return self.run.gang.ask(self.run, (kind, self._key), lambda all: _evaluate(kind, all), (self, *arguments))

@@ -1,13 +1,18 @@
 """Calls made at once: the numbers of each alone, answers that are shared, and runs that differ, end early or fail."""
 
+import signal
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
-from small_problems import doubtful
+from small_problems import BOX, HiddenField, doubtful
+from torch import nn
 
 import pinn_lora as pl
 from pinn_lora import gang as module
@@ -78,6 +83,31 @@ def test_problems_of_which_equality_says_nothing_train_as_alone(kind, monkeypatc
     options = {"width": 5, "depth": 2, "points": 80, "max_steps": 2}
     calls = [partial(pl.pretrain, doubtful(c)[kind], **options) for c in (1.0, 3.0, 1.0)]
     for call, solution in zip(calls, together(calls), strict=True):
+        same_runs(solution, call())
+
+
+def module_of(*layers: int) -> nn.Module:
+    """A network that is not one of ours, of these hidden widths."""
+    torch.manual_seed(sum(layers))
+    widths, parts = [2, *layers, 1], []
+    for n, m in pairwise(widths):
+        parts += [nn.Linear(n, m), nn.Tanh()]
+    return nn.Sequential(*parts[:-1]).double()
+
+
+def test_what_cannot_be_batched_is_left_alone(evaluated):
+    """Two other modules, two networks with factorised weights, and two problems that cannot be told apart: none of them has
+    anything to do with another."""
+    problem, options = Burgers(nu=0.1, form="soft"), {"points": 30, "max_steps": 2, "method": "full-adam"}
+    calls = [partial(pl.pretrain, problem, network=module_of(*layers), **options) for layers in ((4,), (3, 3))]
+    for width in (4, 5):
+        network = {"name": "mlp", "factorised": True}
+        calls.append(partial(pl.pretrain, problem, network=network, width=width, depth=2, **options))
+    for speed in (1.0, 3.0):
+        calls.append(partial(pl.pretrain, HiddenField(speed), width=4, depth=2, **options))
+    found = together(calls)
+    assert evaluated == []
+    for call, solution in zip(calls, found, strict=True):
         same_runs(solution, call())
 
 
@@ -152,3 +182,67 @@ def test_an_interrupted_wait_ends_every_run():
         gang.stopped = True
         with pytest.raises(KeyboardInterrupt):
             gang.ask(run, "a", list, 1)
+
+
+@dataclass(frozen=True)
+class Interrupting(pl.Problem):
+    """Interrupts the main thread when its residual is called for the hundredth time."""
+
+    domain = BOX
+    calls: ClassVar[list[int]] = []
+
+    def residual(self, p, u):
+        self.calls.append(1)
+        if len(self.calls) == 100:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        return u.t - u.xx
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """A signal is an interruption."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Interrupting, "calls", [])
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no signals for threads")
+@pytest.mark.parametrize("points", [60, 400], ids=["evaluated together", "each evaluated alone"])
+def test_an_interruption_ends_every_run_and_leaves_no_thread(points, interrupted):
+    """Of 1,000 steps each, which take some hundred times as long as those before the interruption."""
+    ended = []
+
+    def call(seed):
+        options = {"width": 5, "depth": 2, "points": points, "max_steps": 1000, "resample_every": None, "seed": seed}
+        pl.pretrain(Interrupting(), method="full-adam", **options)
+        ended.append(seed)
+
+    pl.pretrain(Burgers(), width=3, depth=1, points=20, max_steps=1)  # progress bars have a thread of their own
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        together([partial(call, seed) for seed in range(3)])
+    assert threading.active_count() == before and ended == []
+
+
+def test_a_run_that_waits_for_others_ends_with_an_interruption():
+    gang, ended, begun = Gang(2), [], threading.Event()
+
+    def wait():
+        with gang.turn:
+            begun.set()
+            try:
+                gang.ask(Run(gang), "a", list, 1)
+            except KeyboardInterrupt:
+                ended.append(True)
+
+    worker = threading.Thread(target=wait, daemon=True)
+    worker.start()
+    begun.wait()
+    gang.stop()
+    worker.join(timeout=20)
+    assert ended == [True]
