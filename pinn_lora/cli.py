@@ -12,7 +12,8 @@ import typer
 import pinn_lora.problems
 from pinn_lora import initializers, integrators, lifts, metrics, networks, optimizers, solvers
 from pinn_lora.catalog import describe
-from pinn_lora.checks.problem import TOLERANCE, Verdict, check_problem, report_lines
+from pinn_lora.checks.findings import Verdict, report_lines
+from pinn_lora.checks.problem import TOLERANCE, check_problem
 from pinn_lora.config import ConfigError, check_config, load_config, load_problem, setting
 from pinn_lora.families.config import check_family, load_family
 from pinn_lora.families.report import family_report, is_family

@@ -12,7 +12,8 @@ import torch
 import pinn_lora as pl
 import pinn_lora.problems
 from pinn_lora import catalog
-from pinn_lora.checks.problem import Finding, Verdict, check_problem, report_lines
+from pinn_lora.checks.findings import Finding, Verdict, report_lines
+from pinn_lora.checks.problem import check_problem
 from pinn_lora.cli import main
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_in_file

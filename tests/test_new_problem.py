@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import pinn_lora as pl
-from pinn_lora.checks.problem import Verdict, check_problem
+from pinn_lora.checks.findings import Verdict
+from pinn_lora.checks.problem import check_problem
 from pinn_lora.cli import main
 from pinn_lora.config import load_config, load_problem
 from pinn_lora.new_problem import new_problem
