@@ -28,6 +28,7 @@ from pinn_lora.optimizers import Optimizer
 from pinn_lora.places import ProblemError
 from pinn_lora.presets import PRESETS
 from pinn_lora.problem import Problem
+from pinn_lora.ranges import POSITIVE
 from pinn_lora.report import ReportError
 from pinn_lora.report import report as write_report
 from pinn_lora.solvers import Solver
@@ -130,8 +131,13 @@ def check(
     ] = None,
     tolerance: Annotated[float, typer.Option(help="What a condition may miss, relative to its terms.")] = TOLERANCE,
 ) -> None:
-    """Test a problem before anything is trained on it; exit code 1 where something is wrong."""
+    """Test a problem before anything is trained on it; exit code 1 where something is wrong.
+
+    "?" stands where the reference is too rough or too inexact to tell.
+    """
     built = load_problem(problem, dict(setting(text) for text in set_ or []))
+    if tolerance not in POSITIVE:
+        raise ConfigError(f"--tolerance is {tolerance}; it must be {POSITIVE}")
     findings = check_problem(built, tolerance=tolerance)
     typer.echo("\n".join([f"{problem}: {built!r}", *report_lines(findings)]))
     raise typer.Exit(any(finding.verdict is Verdict.WRONG for finding in findings))

@@ -8,8 +8,11 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
+    """Three answers, and UNCHECKED for what was not asked."""
+
     OK = "ok"
     WRONG = "WRONG"
+    UNKNOWN = "cannot tell"
     UNCHECKED = "not checked"
 
 
@@ -32,10 +35,12 @@ def any_wrong(findings: Sequence[Finding]) -> bool:
 
 
 def report_lines(findings: Sequence[Finding]) -> list[str]:
-    """The findings, one line each, and how many are wrong."""
-    marks = {Verdict.OK: "ok", Verdict.WRONG: "WRONG", Verdict.UNCHECKED: "-"}
+    """The findings, one line each, and how many are wrong and how many cannot be told."""
+    marks = {Verdict.OK: "ok", Verdict.WRONG: "WRONG", Verdict.UNKNOWN: "?", Verdict.UNCHECKED: "-"}
     width = max(len(finding.what) for finding in findings)
-    lines = [f"  {marks[f.verdict]:<5}  {f.what:<{width}}  {f.sentence}" for f in findings]
-    wrong = sum(finding.verdict is Verdict.WRONG for finding in findings)
-    checked = sum(finding.verdict is not Verdict.UNCHECKED for finding in findings)
-    return [*lines, f"{checked} checks, {wrong or 'none'} wrong"]
+    says = {f: f"cannot tell: {f.sentence}" if f.verdict is Verdict.UNKNOWN else f.sentence for f in findings}
+    lines = [f"  {marks[f.verdict]:<5}  {f.what:<{width}}  {says[f]}" for f in findings]
+    verdicts = [finding.verdict for finding in findings]
+    checked, wrong = len(verdicts) - verdicts.count(Verdict.UNCHECKED), verdicts.count(Verdict.WRONG)
+    unknown = verdicts.count(Verdict.UNKNOWN)
+    return [*lines, f"{checked} checks, {wrong or 'none'} wrong" + (f", {unknown} cannot tell" if unknown else "")]

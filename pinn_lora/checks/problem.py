@@ -14,6 +14,7 @@ from pinn_lora.checks.runs import SEED, Run, run_of
 from pinn_lora.domain import BOUNDARY, Domain
 from pinn_lora.places import ProblemError, sentence
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, spelled
+from pinn_lora.ranges import POSITIVE
 
 TOLERANCE = 1e-5  # of the size of its terms, for what needs no derivative of the reference; ten times it for what does
 
@@ -23,8 +24,11 @@ def check_problem(problem: Problem, *, tolerance: float = TOLERANCE) -> list[Fin
 
     The class and its domain; where points are sampled; the residual and every condition at a random smooth network, by jets
     and by torch.func; the ansatz; and the reference: finite, in every condition, in the equation, periodic where it is said
-    to be. `tolerance` is relative to the size of a term at the reference, ten times as large where that is differenced.
+    to be. `tolerance` is relative to the size of a term at the reference, ten times as large where that is differenced; what
+    cannot be told to ten times that, or to a hundredth, is not said to hold. ValueError for a tolerance that is not positive.
     """
+    if tolerance not in POSITIVE:
+        raise ValueError(f"tolerance is {tolerance!r}; it must be {POSITIVE}")
     found = list(_structure(problem))
     if not any_wrong(found):
         found += _sampling(problem)
