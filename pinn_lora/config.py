@@ -18,7 +18,7 @@ from pinn_lora import initializers, optimizers
 from pinn_lora.catalog import build, choose, find, names
 from pinn_lora.method import Method
 from pinn_lora.optimizers import Optimizer
-from pinn_lora.places import ProblemError
+from pinn_lora.places import ProblemError, files_of, place_in
 from pinn_lora.presets import PRESETS, Preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_in_file
@@ -275,5 +275,8 @@ def load_problem(name: str, coefficients: dict[str, Any], *, folder: str | Path 
             raise ConfigError(f'{name}: {key} is {value!r}; give a number, or one like "0.01/pi"')
     try:
         return cls(**values)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"{name}: {error}") from None
+    except ProblemError as error:
+        raise ConfigError(str(error)) from None
+    except Exception as error:  # a problem's own code
+        where = place_in(error, files_of(cls)) if name.endswith(".py") else ""
+        raise ConfigError(f"{where or name}: {error}") from None

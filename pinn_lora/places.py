@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
@@ -41,6 +43,25 @@ def place_of(function: Callable[..., Any]) -> str:
     """Where a function begins; "" for one that is not written in Python."""
     code = getattr(function, "__code__", None)
     return place(code.co_filename, code.co_firstlineno) if code else ""
+
+
+def place_given(cls: type, name: str) -> str:
+    """The line in which a class, or the base that it has it from, gives the attribute `name`; where none does, or where it
+    cannot be read, the line in which the class begins; its module where its source is not at hand."""
+    owner = next((base for base in cls.__mro__ if name in vars(base) and not is_ours(_file(base))), cls)
+    try:
+        lines, first = inspect.getsourcelines(owner)
+    except (OSError, TypeError):
+        return cls.__module__
+    found = [number for number, line in enumerate(lines) if re.match(rf"\s+(def\s+)?{name}\b", line)]
+    return place(_file(owner), first + (found[0] if found else 0))
+
+
+def _file(cls: type) -> str:
+    try:
+        return inspect.getfile(cls)
+    except (OSError, TypeError):
+        return "<unknown>"
 
 
 def caller() -> str:
@@ -84,7 +105,7 @@ def naming(problem: object, otherwise: str = "") -> Iterator[None]:
         yield
     except (ProblemError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         cls, said = type(problem), sentence(error)
         where = place_in(error, files_of(cls)) or otherwise or cls.__module__
         name = "" if said.startswith(cls.__name__) else f"{cls.__name__}: "

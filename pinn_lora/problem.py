@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pinn_lora.dde.geometry import GeometryDomain
+from pinn_lora.declaration import check_declaration, listed, named
 from pinn_lora.domain import BOUNDARY, Domain, first_inside
 from pinn_lora.jets import Index, Indices, Jet, closure, laplacian, summed
-from pinn_lora.places import ProblemError, caller, naming, place_of
+from pinn_lora.places import ProblemError, caller, naming, place_of, sentence
 
 
 def parse_derivative(name: str, coordinates: tuple[str, ...]) -> Index | None:
@@ -166,8 +167,10 @@ class Condition:
         that the domain has not, and for points outside of it."""
         try:
             return self._sample(domain, n, seed)
-        except ValueError as error:
-            raise ProblemError(f"{self.place}: {error}") from None
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ProblemError(f"{self.place}: {sentence(error)}") from error
 
     def _sample(self, domain: Domain, n: int, seed: int) -> tuple[Tensor, ...]:
         if self.points is not None:
@@ -181,6 +184,8 @@ class Condition:
                 many = f"{len(outside)} of {len(self.points)} points lie outside of the domain"
                 raise ValueError(f"data: {many}, the first at {domain.spell(outside[0])}")
             return tuple(self.points.chunk(2)) if self.paired else (self.points,)
+        if not self.faces:
+            raise ValueError(f"{self.name} has neither faces nor points; give faces=((coordinate, side),) or points=")
         if self.paired:
             return tuple(domain.sample_face(n, coordinate=c, side=s, seed=seed) for c, s in self.faces)
         if self.where is None:
@@ -288,6 +293,8 @@ class Problem:
         given = vars(cls).get("domain")
         if hasattr(given, "on_boundary"):
             cls.domain = GeometryDomain(given)
+        if "__post_init__" in vars(cls):
+            cls.__post_init__ = named(vars(cls)["__post_init__"])  # type: ignore[attr-defined]
 
     def residual(self, p: Coordinates, *u: Field) -> Residual:
         """What the equation says is zero, at the points: a tensor (N,) or a tuple of them."""
@@ -317,9 +324,12 @@ class Problem:
         return type(self).reference is not Problem.reference
 
     def terms(self) -> list[tuple[str, Callable[..., Residual], Condition | None]]:
-        """The residual and the conditions under distinct names: repeated names get a number."""
+        """The residual and the conditions under distinct names: repeated names get a number. ProblemError where the fields, the
+        domain, the period or the conditions are none."""
+        check_declaration(self)
         found: list[tuple[str, Callable[..., Residual], Condition | None]] = [("residual", self.residual, None)]
-        conditions = self.conditions()
+        with naming(self, place_of(self.conditions)):
+            conditions = listed(self.conditions(), Condition)
         kinds = [condition.name for condition in conditions]
         for i, condition in enumerate(conditions):
             repeated = kinds.count(condition.name) > 1
@@ -345,6 +355,10 @@ class Problem:
         )
         with naming(self, place):
             found = run(arguments, arguments) if paired else run(*arguments)
+        if not components(found):
+            raise ProblemError(
+                f"{place}: {type(self).__name__}: a residual has at least one component, and this gives none"
+            )
         for component in components(found):
             if not isinstance(component, Tensor) or component.shape != (n,):
                 shape = tuple(component.shape) if isinstance(component, Tensor) else type(component).__name__

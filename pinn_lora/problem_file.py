@@ -44,7 +44,7 @@ def _import_problem(path: Path, _changed: int) -> type[Problem]:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))  # leaves no __pycache__ in the user's folder
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ProblemError(f"{place_in(error, {str(path)}) or path}: {sentence(error)}") from None
     found = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Problem) and c.__module__ == name]

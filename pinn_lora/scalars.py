@@ -39,6 +39,13 @@ def reals(**given: Any) -> list[Any]:
     return found
 
 
+def switches(**given: Any) -> None:
+    """ValueError that names the first of the arguments that is neither True nor False: a text would count as true."""
+    for name, value in given.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} is {value!r}; give True or False")
+
+
 SEEDS = 2**62  # generators take 63 bits, and runs add to the seed
 
 

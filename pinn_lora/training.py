@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pinn_lora import initializers
 from pinn_lora.adapters import fingerprint
@@ -20,12 +20,13 @@ from pinn_lora.lora import Blocks, LoRALinear, adapt, merge
 from pinn_lora.networks import Network, build_network
 from pinn_lora.objective import probe
 from pinn_lora.optimizers import Optimizer
+from pinn_lora.places import sentence
 from pinn_lora.points import first_points
 from pinn_lora.presets import Preset, find_preset
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import POSITIVE, must_be
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
-from pinn_lora.scalars import checked_seed, integer_ranks, integers, reals, term_weights
+from pinn_lora.scalars import checked_seed, integer_ranks, integers, reals, switches, term_weights
 from pinn_lora.solution import Solution, Status
 
 PROBE = 512  # points of the batch that a start by the gradient sees
@@ -66,9 +67,11 @@ def pretrain(
     weights: by term name, see `Objective`. compile: fused kernels with the same numbers; needs a C++ compiler and some seconds
     for every new shape, so it pays for long runs. max_memory: GiB that an implicit step may take, see `Objective`: the solver
     and the points taken together are chosen for it.
-    Raises ValueError for names that do not exist, a given network that is not periodic where the problem counts on it, and
-    a loss that is not finite at the start.
+    Raises ValueError for names that do not exist, a given network that does not map points (n, d) to (n, fields) or is not
+    periodic where the problem counts on it, and a loss that is not finite at the start.
     """
+    problem.terms()  # a problem that cannot be used says so here
+    switches(compile=compile, progress=progress)
     points, width, depth = integers(points=points, width=width, depth=depth)
     seed = checked_seed(seed)
     automatic = resample_every == "auto"
@@ -77,6 +80,7 @@ def pretrain(
     must_be(POSITIVE, max_seconds=max_seconds)
     weights = term_weights(weights)
     if isinstance(network, nn.Module):
+        _check_fits(problem, network)
         network = copy.deepcopy(network)
     else:
         network = network_for(problem, "mlp" if network is None else network, width=width, depth=depth, seed=seed)
@@ -118,6 +122,33 @@ def network_for(
     """One of our networks with the problem's fields and period, see `pretrain`."""
     shape = {"fields": len(problem.fields), "width": width, "depth": depth, "periodic": problem.periodic, "seed": seed}
     return build_network(spec, problem.domain, **shape)
+
+
+def _check_fits(problem: Problem, network: nn.Module) -> None:
+    """ValueError for a network without weights, and for one that does not map points (n, d) to outputs (n, fields)."""
+    like, domain = next((v for v in network.state_dict().values() if v.is_floating_point()), None), problem.domain
+    name, coordinates = type(network).__name__, ", ".join(domain.names)
+    if like is None:
+        raise ValueError(f"the network, a {name}, has no weights to train; give one that has, or leave network= out")
+    points, copied = (
+        domain.sample(2).to(like),
+        copy.deepcopy(network).eval(),
+    )  # what it counts or averages stays as it is
+    try:
+        with torch.no_grad():
+            found = copied(points)
+    except Exception as error:  # the user's own code
+        said = f"cannot be run at points (n, {domain.dimension}), one column for each of {coordinates}"
+        raise ValueError(f"the network, a {name}, {said}: {sentence(error)}") from error
+    shape, expected = (
+        tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__,
+        (2, len(problem.fields)),
+    )
+    if shape != expected:
+        fields = ", ".join(problem.fields)
+        raise ValueError(
+            f"the network, a {name}, gives {shape} at 2 points; the fields are {fields}: it must be {expected}"
+        )
 
 
 def _check_periodic(problem: Problem, network: nn.Module) -> None:
@@ -197,6 +228,8 @@ def finetune(
     start that does not fit and a loss that is not finite at the start, MemoryError for an implicit step that does not
     fit.
     """
+    problem.terms()  # a problem that cannot be used says so here
+    switches(compile=compile, progress=progress, train_biases=train_biases, train_output=train_output)
     points, max_steps = integers(points=points, max_steps=max_steps)
     seed = checked_seed(seed)
     resample_every, rank = integers(resample_every=resample_every)[0], integer_ranks(rank)

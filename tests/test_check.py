@@ -215,14 +215,14 @@ BROKEN = {
     "periodic in nothing": (
         "    domain =",
         '    periodic = ("y",)\n    domain =',
-        "domain",
-        r"periodic names 'y', which is no coordinate",
+        "periodic",
+        r"LINE: Heat: periodic names 'y', which is no coordinate",
     ),
     "periodic as a text": (
         "    domain =",
         '    periodic = "x"\n    domain =',
         "periodic",
-        r'write a tuple, periodic = \("x",\)',
+        r"LINE: Heat: periodic is 'x'; name coordinates in a tuple, periodic = ",
     ),
     "no dataclass": ("@dataclass(frozen=True)\n", "", "class", "Heat is none: write @dataclass"),
     "not frozen": ("(frozen=True)", "", "class", "Heat is none: write @dataclass"),
@@ -230,7 +230,7 @@ BROKEN = {
         "    domain = pl.Domain(x=(0.0, 1.0), t=(0.0, 1.0))\n",
         "",
         "domain",
-        "Heat has no domain: write domain = ",
+        "line 11: Heat: domain is missing: Heat has no domain; write domain = ",
     ),
     "a hidden coordinate": (
         "t=(0.0, 1.0))",

@@ -12,7 +12,7 @@ import pinn_lora as pl
 from pinn_lora.lora import Blocks
 from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
-from pinn_lora.problem import Coordinates
+from pinn_lora.problem import Condition, Coordinates
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,18 @@ def test_points_of_a_condition_are_shared_out_over_its_faces():
         (lambda: pl.data(np.zeros((4, 2)), np.zeros(3)), r"4 points.* values.*\(3,\)"),
         (lambda: pl.data(np.zeros((4, 2)), np.zeros((4, 1))), r"4 points.* values.*\(4, 1\)"),
         (lambda: pl.data(np.zeros(4), np.zeros(4)), r"points.*\(4,\)"),
+        (
+            lambda: pl.dirichlet(lambda p: 0.0, on="x", where=lambda p: p.y > 0).sample(BOX, 8, seed=0),
+            r"test_conditions\.py, line \d+: there is no coordinate 'y' \(coordinates: x, t\)$",
+        ),
+        (
+            lambda: pl.dirichlet(lambda p: 0.0, on="x", where=lambda p: p.x.nothing).sample(BOX, 8, seed=0),
+            r"test_conditions\.py, line \d+: 'Tensor' object has no attribute 'nothing'$",
+        ),
+        (
+            lambda: Condition("mine", lambda p, u: u - 0.0).sample(BOX, 8, seed=0),
+            r"test_conditions\.py, line \d+: mine has neither faces nor points; give faces=",
+        ),
         (lambda: pl.data(np.zeros((4, 3)), np.zeros(4)).sample(BOX, 8, seed=0), r"\(4, 3\).*2 coordinates: x, t"),
     ],
 )

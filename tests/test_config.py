@@ -221,7 +221,7 @@ def test_what_acts_on_factors_alone_is_refused_where_all_weights_are_trained(par
         ("nu = 0.05", "nu = [0.05]", "burgers: nu is [0.05]; give a number"),
         ("nu = 0.05", "nu = true", "burgers: nu is True; give a number"),
         ("nu = 0.05", 'nu = "1.2.3/pi"', "burgers: nu is '1.2.3/pi'; give a number"),
-        ("nu = 0.05", "nu = 1" + 400 * "0", "burgers: "),
+        ("nu = 0.05", "nu = 1" + 400 * "0", ": Burgers(nu=1000"),
         ('title = "X"', 'title = "X"\nseeds = [-1]', "seeds.0 = -1: input should be greater than or equal to 0"),
         ('title = "X"', f'title = "X"\nseeds = [{2**62}]', f"seeds.0 = {2**62}: input should be less than {2**62}"),
         ('title = "X"', 'title = "X"\ndevice = "cuda:99"', "the device 'cuda:99' cannot be used here"),

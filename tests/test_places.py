@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pinn_lora import places
-from pinn_lora.places import ProblemError, caller, files_of, naming, place, place_in, place_of, sentence
+from pinn_lora.places import ProblemError, caller, files_of, naming, place, place_given, place_in, place_of, sentence
 
 SOURCE = """
 class Mine:
@@ -59,6 +59,28 @@ def test_files_of_a_class_are_those_of_its_functions_and_bases(tmp_path):
     assert files_of(child) == {str(tmp_path / "mine.py"), __file__}
 
 
+class Inherited:
+    depth = 1
+
+
+class Heir(Inherited):
+    width = 2
+
+    @property
+    def height(self):
+        return 3
+
+
+def test_where_an_attribute_is_given():
+    lines = Path(__file__).read_text().splitlines()
+    at = lambda text: place(__file__, lines.index(text) + 1)  # noqa: E731
+    assert place_given(Heir, "width") == at("    width = 2")
+    assert place_given(Heir, "height") == at("    def height(self):")
+    assert place_given(Heir, "depth") == at("    depth = 1"), "in the base that gives it"
+    assert place_given(Heir, "missing") == at("class Heir(Inherited):")
+    assert place_given(type("Made", (), {"__module__": "nowhere"}), "width") == "nowhere"
+
+
 def test_the_caller_is_the_line_outside_of_the_package():
     found = caller()
     line = test_the_caller_is_the_line_outside_of_the_package.__code__.co_firstlineno + 1
@@ -89,6 +111,8 @@ def test_an_error_of_other_files_is_named_by_the_place_given(tmp_path):
 
 def test_what_is_named_already_or_is_no_mistake_passes(tmp_path):
     mine = module(tmp_path / "mine.py").Mine()
+    with pytest.raises(ProblemError, match=r"^here: Mine: SystemExit: 3$"), naming(mine, "here"):
+        raise SystemExit(3)
     for error in (ProblemError("a.py, line 1: x"), MemoryError("all of it"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as caught, naming(mine):
             raise error

@@ -164,6 +164,7 @@ def test_recording_touches_no_global_random_state():
         (lambda p, u: (u.t, u.x[:, None]), r"Known: .*shape \(2,\), not \(2, 1\)"),
         (lambda p, u: None, r"Known: .*shape \(2,\), not NoneType"),
         (lambda p, u: 0.0, r"Known: .*shape \(2,\), not float"),
+        (lambda p, u: (), r"Known: a residual has at least one component, and this gives none$"),
     ],
 )
 def test_a_wrong_residual_gives_one_clear_sentence(residual, message):

@@ -79,6 +79,7 @@ BROKEN = {
     ),
     "import": (IMPORT, "import pinn_lore as pl", r"line 4: ModuleNotFoundError: No module named 'pinn_lore'$"),
     "name": ("pl.Problem", "pl.Problm", r"line 8: module 'pinn_lora' has no attribute 'Problm'"),
+    "exit": (IMPORT, "import pinn_lora as pl; raise SystemExit(3)", r"line 4: SystemExit: 3$"),
     "none": (
         "(pl.Problem)",
         "",

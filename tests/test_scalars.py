@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pinn_lora.scalars import checked_seed, integer_ranks, integers, json_text, reals, term_weights, whole
+from pinn_lora.scalars import checked_seed, integer_ranks, integers, json_text, reals, switches, term_weights, whole
 
 
 @pytest.mark.parametrize("given", [3, 3.0, np.int64(3), np.float64(3.0)], ids=repr)
@@ -70,3 +70,10 @@ def test_json_holds_numbers_of_numpy():
     assert found == {"nu": float(np.float32(0.1)), "seed": 3, "soft": True, "list": [0.1, 2]}
     with pytest.raises(TypeError, match=r"^object .* cannot be saved; give numbers, text, lists or mappings of them$"):
         json_text({"a": [object()]})
+
+
+@pytest.mark.parametrize("given", ["false", 1, None, "no"], ids=repr)
+def test_a_switch_is_true_or_false(given):
+    switches(compile=False, progress=np.True_)
+    with pytest.raises(ValueError, match=rf"^compile is {given!r}; give True or False$"):
+        switches(progress=True, compile=given)

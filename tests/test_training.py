@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from torch import nn
 
 import pinn_lora as pl
 from pinn_lora import training
@@ -370,3 +371,30 @@ def test_pretraining_adds_points_as_often_as_it_is_told(monkeypatch, method, giv
     assert made.settings["budget"]["resample_every"] == taken
     for record in made.history[1:] if method in PRESETS else ():  # the others start anew with each phase
         assert record.points == 64 + (16 * min((record.step - 1) // taken, 8) if taken else 0)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Identity(), r"a Identity, has no weights to train; give one that has, or leave network= out$"),
+        (
+            nn.Linear(3, 1),
+            r"a Linear, cannot be run at points \(n, 2\), one column for each of x, t: RuntimeError: mat1",
+        ),
+        (nn.Linear(2, 2), r"a Linear, gives \(2, 2\) at 2 points; the fields are u: it must be \(2, 1\)$"),
+        (nn.LSTM(2, 1), r"a LSTM, gives tuple at 2 points; the fields are u: it must be \(2, 1\)$"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_problem_is_one_sentence(network, message):
+    with pytest.raises(ValueError, match=rf"^the network, {message}") as caught:
+        pl.pretrain(Burgers(form="soft"), network=network, points=64, max_steps=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["compile", "progress"])
+def test_a_switch_that_is_no_switch_is_named(small_base, target, name):
+    message = rf"^{name} is 'false'; give True or False$"
+    with pytest.raises(ValueError, match=message):
+        pl.pretrain(target, points=64, max_steps=1, **{name: "false"})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        pl.finetune(small_base, target, points=64, max_steps=1, **{name: "false"})  # type: ignore[arg-type]

@@ -11,8 +11,9 @@ from pinn_lora.checks.findings import Finding, Verdict, any_wrong, judged
 from pinn_lora.checks.network import check_network
 from pinn_lora.checks.reference import check_reference
 from pinn_lora.checks.runs import SEED, Run, run_of
-from pinn_lora.domain import BOUNDARY, Domain
-from pinn_lora.places import ProblemError, sentence
+from pinn_lora.declaration import mistakes
+from pinn_lora.domain import BOUNDARY
+from pinn_lora.places import ProblemError
 from pinn_lora.problem import Condition, Coordinates, Field, Problem, spelled
 from pinn_lora.ranges import POSITIVE
 
@@ -54,27 +55,18 @@ def _structure(problem: Problem) -> Iterator[Finding]:
     if bare:
         says += f"; without a default, so that it needs --set: {', '.join(bare)}"
     yield judged("class", not frozen, says)
-    for name in ("fields", "periodic"):
-        value = getattr(problem, name)
-        if isinstance(value, str):
-            yield judged(name, True, f'{name} is the text {value!r}; write a tuple, {name} = ("{value}",)')
-    domain = getattr(problem, "domain", None)
-    if not isinstance(domain, Domain):
-        yield judged(
-            "domain", True, f"{cls.__name__} has no domain: write domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 1.0))"
-        )
+    try:
+        wrong = list(mistakes(problem))
+    except ProblemError as error:
+        wrong = [("class", str(error))]
+    for name, says in wrong:
+        yield judged(name, True, says)
+    if wrong:
         return
+    domain = problem.domain
     hidden = [name for name in domain.names if hasattr(Field, name) or hasattr(Coordinates, name)]
-    strange = [name for name in problem.periodic if name not in domain.names]
-    if hidden:
-        yield judged(
-            "domain", True, f"the coordinate {hidden[0]!r} is hidden by a method of that name: give it another name"
-        )
-    elif strange:
-        choices = ", ".join(domain.names)
-        yield judged("domain", True, f"periodic names {strange[0]!r}, which is no coordinate (coordinates: {choices})")
-    else:
-        yield judged("domain", False, repr(domain))
+    says = f"the coordinate {hidden[0]!r} is hidden by a method of that name: give it another name" if hidden else ""
+    yield judged("domain", bool(hidden), says or repr(domain))
 
 
 def _sampling(problem: Problem) -> Iterator[Finding]:
@@ -87,8 +79,8 @@ def _sampling(problem: Problem) -> Iterator[Finding]:
     yield judged("sampling", bool(len(outside)), says if len(outside) else f"all of {len(points)} points lie inside")
     try:
         terms = problem.terms()
-    except Exception as error:  # the user's own code
-        yield judged("conditions", True, sentence(error))
+    except ProblemError as error:
+        yield judged("conditions", True, str(error))
         return
     for name, _, condition in terms:
         if condition is not None:
