@@ -386,10 +386,13 @@ class Problem:
         return found
 
     def reference_values(self, points: Tensor) -> np.ndarray:
-        """The reference (n, fields) as numpy float64. ProblemError for a wrong shape and for values that are not finite."""
+        """The reference (n, fields) as numpy float64. ProblemError for a wrong shape and for values that are not
+        finite or not real."""
         points, place = points.double().cpu(), place_of(self.reference)
         with naming(self, place):
             found = components(self.reference(Coordinates.of(points, self.domain)))
+            if any(np.iscomplexobj(f) for f in found):
+                raise ValueError("the reference is complex; give its real and imaginary part as two fields")
             values = [np.asarray(f, dtype=np.float64) for f in found]
         shapes, expected = [value.shape for value in values], [(len(points),)] * len(self.fields)
         if shapes != expected:

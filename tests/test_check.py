@@ -18,7 +18,7 @@ from pinn_lora.checks.problem import TOLERANCE, check_problem
 from pinn_lora.checks.reference import check_reference
 from pinn_lora.checks.runs import run_of
 from pinn_lora.cli import main
-from pinn_lora.problem import Problem, components
+from pinn_lora.problem import Condition, Problem, components
 from pinn_lora.problem_file import problem_in_file
 
 HEAT = """
@@ -224,6 +224,36 @@ BROKEN = {
         "periodic",
         r"LINE: Heat: periodic is 'x'; name coordinates in a tuple, periodic = ",
     ),
+    "cut off": (
+        "self.D * u.xx",
+        "self.D * u.xx.detach()",
+        "residual",
+        r"DEF: its gradient is off by 0\.\d of its size .*: something is cut off, by \.detach\(\)",
+    ),
+    "cut off by numpy": (
+        "self.D * u.xx",
+        "self.D * torch.from_numpy(np.asarray(u.xx.detach()))",
+        "residual",
+        r"DEF: its gradient is off by",
+    ),
+    "single precision": (
+        "u.t - self.D * u.xx",
+        "(u.t - self.D * u.xx).float()",
+        "residual",
+        r"DEF: it is float32 where its points are float64",
+    ),
+    "a reference of complex numbers": (
+        "* pl.cos(math.pi * p.x)\n",
+        "* pl.cos(math.pi * p.x) + 0.5j\n",
+        "reference",
+        r"DEF: Heat: the reference is complex; give its real and imaginary part as two fields$",
+    ),
+    "a reference of nothing": (
+        "* pl.cos(math.pi * p.x)\n",
+        "* 0.0 * p.x\n",
+        "reference",
+        r"DEF: it is 0 at all of 1,681 points: no relative error can be taken$",
+    ),
     "no dataclass": ("@dataclass(frozen=True)\n", "", "class", "Heat is none: write @dataclass"),
     "not frozen": ("(frozen=True)", "", "class", "Heat is none: write @dataclass"),
     "no domain": (
@@ -280,6 +310,54 @@ def test_what_was_broken_is_found(name, tmp_path):
     told = [finding.sentence for finding in found if finding.what == what]
     assert any(re.search(sentence, text) for text in told), told
     assert all("\n" not in text and "Traceback" not in text for text in told)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed(Problem):
+    """No reference: what is found is found without one. `mode` is what is added to the equation, or how it is bounded."""
+
+    mode: str = ""
+    domain = pl.Domain(x=(0.0, 1.0), t=(0.0, 1.0))
+
+    def residual(self, p, u):
+        more = {
+            "mean": lambda: 0.01 * u.value.mean(),
+            "maximum": lambda: 0.01 * u.x / u.x.abs().max(),
+            "points": lambda: 0.01 * u.value * p.x.max(),
+            "kink": lambda: torch.relu(u.value) + u.x.abs(),
+            "branch": lambda: torch.where(u.value > 0.0, u.x, 2.0 * u.x),
+        }
+        return u.t - u.xx + (more[self.mode]() if self.mode else 0.0)
+
+    def conditions(self):
+        return [pl.data([[0.5, 0.0]], [1.0]), pl.data([[0.5, 0.0], [0.2, 0.1], [0.1, 0.4]], [1.0, 0.0, 0.0])]
+
+
+@pytest.mark.parametrize("mode", ["mean", "maximum", "points"])
+def test_a_residual_that_mixes_points_is_found_without_a_reference(mode):
+    (finding,) = wrong(Mixed(mode))
+    assert finding.what == "residual" and finding.sentence.endswith("as a mean, a sum or a maximum does")
+    assert re.search(
+        r"test_check\.py, line \d+: a point's value depends on other points than its own", finding.sentence
+    )
+
+
+@pytest.mark.parametrize("mode", ["", "kink", "branch"])
+def test_a_kink_of_the_equation_is_no_gradient_that_is_cut_off(mode):
+    assert not wrong(Mixed(mode))
+
+
+def test_a_condition_whose_gradient_is_cut_off_is_found():
+    """In a third of its points, and where the residual is sound."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Cut(Mixed):
+        def conditions(self):
+            part = lambda p, u: torch.where(p.t < 0.3, u.value.detach(), u.value)  # noqa: E731
+            return [Condition("wall", part, faces=(("x", "lower"),))]
+
+    (finding,) = wrong(Cut())
+    assert finding.what == "wall" and "something is cut off" in finding.sentence
 
 
 def test_points_outside_of_the_domain_are_found():

@@ -253,6 +253,11 @@ def test_reference_values_are_numpy_whatever_the_reference_gives():
             r"the reference of Given is not finite at 2 of 5 points, the first at x = -0\.\d+, t = ",
         ),
         (lambda p: p.y, r"Given: there is no coordinate 'y' \(coordinates: x, t\)$"),
+        (
+            lambda p: p.x.numpy() * 1j,
+            r"Given: the reference is complex; give its real and imaginary part as two fields$",
+        ),
+        (lambda p: torch.complex(p.x, p.t), r"Given: the reference is complex; give its real and imaginary part"),
         (lambda p: 1 / 0, r"Given: ZeroDivisionError: division by zero$"),
     ],
 )
