@@ -12,6 +12,7 @@ import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
 from small_problems import HiddenField, Scaled, doubtful
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 
 import pinn_lora as pl
 from pinn_lora import compiling
@@ -224,6 +225,93 @@ def test_a_problem_without_a_hash_keeps_its_loss_plain():
     assert chunk.squares is None and chunk.passes is not plain.chunks[0][0].passes
     theta = somewhere(plain.blocks, network)
     close(compiled.gradient(theta)[1], plain.gradient(theta)[1])
+
+
+def plus(x: torch.Tensor) -> list[torch.Tensor]:
+    return [x + 1.0]
+
+
+def times(x: torch.Tensor) -> list[torch.Tensor]:
+    return [2.0 * x]
+
+
+@pytest.fixture
+def compiled(monkeypatch) -> list[tuple]:
+    """What was compiled, and at which shape: nothing is known at first, and compiling takes no time."""
+    found = []
+
+    def compile(function, tensors, mode="real"):
+        found.append((function, tuple(tensors[0].shape)))
+        return lambda *given: [part.clone() for part in function(*given)]
+
+    for name, value in (("_kernels", {}), ("_refused", {}), ("_broken", False), ("_compile", compile)):
+        monkeypatch.setattr(compiling, name, value)
+    return found
+
+
+FAILURES = {
+    "MemoryError": MemoryError(),
+    "[Errno 28] No space left on device": InductorError(OSError(28, "No space left on device"), None),
+    "k.cpp:1:10: fatal error: Python.h: No such": InductorError(
+        CppCompileError(["g++"], "In file:\nk.cpp:1:10: fatal error: Python.h: No such\n"), None
+    ),
+    "a bug": RuntimeError("a bug\nof many lines"),
+}
+
+
+@pytest.mark.parametrize("said", FAILURES)
+@pytest.mark.parametrize("way", [compiling.run, compiling.run_foreign])
+def test_a_failure_leaves_one_function_as_it_is(way, said, compiled, monkeypatch):
+    """With a warning that says what failed, once for all of its shapes; the others are compiled."""
+    compile = compiling._compile
+
+    def failing(function, tensors, **options):
+        if function is plus:
+            raise FAILURES[said]
+        return compile(function, tensors, **options)
+
+    monkeypatch.setattr(compiling, "_compile", failing)
+    with pytest.warns(UserWarning) as caught:
+        for n in (3, 4, 3):
+            assert torch.equal(way(plus, [torch.ones(n)], name="The sum")[0], torch.full((n,), 2.0))
+    assert [str(w.message) for w in caught] == [f"The sum is not compiled, its numbers stay the same: {said}"]
+    assert torch.equal(way(times, [torch.ones(3)], name="The product")[0], torch.full((3,), 2.0))
+    assert compiled == [(times, (3,))] and compiling.can_compile()
+
+
+@pytest.mark.parametrize("way", [compiling.run, compiling.run_foreign])
+def test_without_a_compiler_nothing_more_is_tried(way, compiled, monkeypatch):
+    tried = []
+
+    def missing(function, tensors, **options):
+        tried.append(function)
+        raise InductorError(InvalidCxxCompiler(), None)
+
+    monkeypatch.setattr(compiling, "_compile", missing)
+    with pytest.warns(UserWarning, match=r"^compile=True is turned off, .*: No working C\+\+ compiler found") as caught:
+        for function in (plus, times, plus):
+            assert torch.equal(way(function, [torch.ones(3)], name="It")[0], torch.full((3,), 2.0))
+    assert len(caught) == 1 and tried == [plus] and not compiling.can_compile()
+
+
+def test_the_kernels_used_last_are_kept(compiled, monkeypatch):
+    monkeypatch.setattr(compiling, "KERNELS", 3)
+    for n in (1, 2, 3, 1, 4, 1, 2):  # 4 drops 2, not 1, which was asked for since
+        assert torch.equal(compiling.run(plus, [torch.ones(n)])[0], torch.full((n,), 2.0))
+    assert [shape for _, shape in compiled] == [(1,), (2,), (3,), (4,), (2,)]
+    assert len(compiling._kernels) == 3
+
+
+def test_a_kernel_is_for_one_shape_layout_type_and_number_of_threads(compiled, monkeypatch):
+    """TorchInductor writes the number of threads into a kernel."""
+    x = torch.ones(4, 4)
+    cases = [x, x.double(), x[:2], x[:, :2]]
+    for case in [*cases, *cases]:
+        compiling.run(plus, [case])
+    assert len(compiled) == len(cases)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    compiling.run(plus, [x])
+    assert len(compiled) == len(cases) + 1
 
 
 def test_few_points_are_not_compiled():

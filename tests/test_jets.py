@@ -290,6 +290,8 @@ def test_rows_known_to_be_zero_are_zero_and_what_is_left_out_changes_nothing():
         (lambda x, t: 0.0 * t, set()),
         (lambda x, t: (2.0 + 0.0 * t) * x, {(), (0,)}),
         (lambda x, t: (0.0 * t) * (0.0 * x) + 1.0, {()}),
+        (lambda x, t: cos(0.0 * t) * x, {(), (0,)}),
+        (lambda x, t: (0.0 * t) ** 0 + x, {(), (0,)}),
     ):
         found, dense = formula(x, t), formula(dense_x, dense_t)
         assert found.live == {position[index] for index in expected}

@@ -1,11 +1,14 @@
 """Products with the Jacobian, J v, J^T u and J^T J v, against the Jacobian itself, for both engines."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 from small_problems import PROBLEMS, objective, somewhere, trained
 from test_engines import close
+
+from pinn_lora.products import Linearization
 
 KINDS = ["whole", "biases_output"]
 CASES = [(problem, kind, "jets") for problem in PROBLEMS for kind in KINDS]
@@ -50,6 +53,31 @@ def test_what_does_not_fit_is_made_again_with_the_same_numbers(engine):
         assert torch.equal(tangent.forward(v), whole.forward(v))
         assert torch.equal(tangent.adjoint(u), whole.adjoint(u))
     close(none.normal(v), J.T @ (J @ v))
+
+
+def test_what_is_kept_is_made_once_and_what_is_not_once_a_product():
+    found, theta, _, J, u, v = case("periodic", "biases_output", "jets")
+    bound, made = found.running.bind(theta), []
+
+    def make(i):
+        made.append(i)
+        return found.running.products(bound, found.chunks[i][0])
+
+    count, weights = len(found.chunks), [weight for _, weight in found.chunks]
+    parts = [found.running.products(bound, chunk).nbytes for chunk, _ in found.chunks]
+    for kept in range(count + 1):
+        made.clear()
+        room = (sum(parts[:kept]) + 0.5 * min(parts)) / 2**30
+        tangent = Linearization([partial(make, i) for i in range(count)], weights, found.size, room=room)
+        assert tangent.kept == kept and made == list(range(count))
+        for product, given, expected in (
+            (tangent.forward, v, J @ v),
+            (tangent.adjoint, u, J.T @ u),
+            (tangent.normal, v, J.T @ (J @ v)),
+        ):
+            made.clear()
+            close(product(given), expected)
+            assert made == list(range(kept, count))
 
 
 def test_single_precision_products_are_added_up_in_double():
