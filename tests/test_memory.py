@@ -48,7 +48,7 @@ def test_a_step_never_holds_its_whole_jacobian():
 
 
 SIZES = {  # of every solver: what its plan is mostly made of
-    "cholesky": [{"width": 64, "depth": 4, "rank": 4, "points": 3000}],
+    "cholesky": [{"width": 64, "depth": 3, "rank": 4, "points": 2000}],
     "kernel": [
         {"width": 64, "depth": 3, "rank": 0, "points": 1500},  # J
         {"width": 128, "depth": 4, "rank": 16, "points": 400},  # M^-1 on rows of J
