@@ -313,6 +313,11 @@ class Problem:
         """The true solution at the points, numpy or torch (N,), or a tuple with one for each field."""
         raise NotImplementedError(f"{type(self).__name__} has no reference")
 
+    def reference_error(self) -> float | None:
+        """A bound on the relative L2 error of a reference that is computed; None where it has a closed form, is not there,
+        or states none."""
+        return None
+
     @property
     def layer_width(self) -> float | None:
         """How thin the solution's thinnest layer is, up to a factor that all members of the family share; None where nothing

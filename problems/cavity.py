@@ -58,6 +58,9 @@ class Cavity(Problem):
     def reference(self, p):
         return _solution(self.re)(np.asarray(p.x), np.asarray(p.y))
 
+    def reference_error(self):
+        return _solution(self.re).error
+
 
 def _lid(x):
     return 16.0 * x**2 * (1.0 - x) ** 2

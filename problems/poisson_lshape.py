@@ -48,6 +48,10 @@ class PoissonLShape(Problem):
     def reference(self, p):
         return self.f * _solution(float(self.k))(np.asarray(p.x), np.asarray(p.y))
 
+    def reference_error(self):
+        solution, (x, y) = _solution(float(self.k)), self.domain.sample(1000, seed=0).numpy().T
+        return float(solution.error / np.sqrt(np.mean(solution(x, y) ** 2)))
+
 
 @lru_cache(maxsize=1)
 def _domain() -> GeometryDomain:

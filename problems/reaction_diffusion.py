@@ -12,7 +12,7 @@ from pinn_lora.catalog import choose
 from pinn_lora.domain import Domain
 from pinn_lora.jets import cos, exp
 from pinn_lora.problem import Problem, initial, periodic
-from pinn_lora.references.spectral import Periodic, solve_periodic
+from pinn_lora.references.spectral import Equation, Periodic, solve_periodic
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class ReactionDiffusion(Problem):
 
     u(x, 0) = exp(4 (cos(x - pi) - 1)) is smooth and periodic, in place of the Gaussian of Krishnapriyan et al. (NeurIPS
     2021), which has a kink at the period's ends. form="ansatz": u = u(x, 0) + t n with n periodic in x; form="soft": u = n,
-    both conditions as terms of the loss. Reference: Fourier series with 512 modes, ETDRK4 with 4,000 steps.
+    both conditions as terms of the loss. Reference: Fourier series with 170 modes, ETDRK4 with 3,840 steps; its stated error
+    is 2e-12 (a second once, a file of 0.5 MB).
     """
 
     nu: float = 3.0
@@ -51,7 +52,10 @@ class ReactionDiffusion(Problem):
         return _start(p) + p.t * n if self.form == "ansatz" else n
 
     def reference(self, p):
-        return _solution(self.nu, self.rho)(np.asarray(p.x), np.asarray(p.t)).real
+        return _solution(self.nu, self.rho)(np.asarray(p.x), np.asarray(p.t))
+
+    def reference_error(self):
+        return _solution(self.nu, self.rho).error
 
 
 def _start(p):
@@ -60,15 +64,13 @@ def _start(p):
 
 @lru_cache(maxsize=4)
 def _solution(nu: float, rho: float) -> Periodic:
-    return solve_periodic(
-        "reaction_diffusion",
-        {"nu": nu, "rho": rho},
+    equation = Equation(
         symbol=lambda k: nu * k**2 + rho,
-        nonlinear=lambda u, k: np.fft.fft(-rho * u.real**2),
+        nonlinear=lambda u: -rho * u**2,
+        degree=2,
         start=lambda x: np.exp(4.0 * (np.cos(x - np.pi) - 1.0)),
         lower=0.0,
         length=2.0 * np.pi,
         end=1.0,
-        modes=512,
-        steps=4000,
     )
+    return solve_periodic("ReactionDiffusion", {"nu": nu, "rho": rho}, equation, modes=512, steps=24)
