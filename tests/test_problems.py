@@ -139,7 +139,7 @@ def test_the_numerical_reference_solves_the_equation(name):
     indices = problem.needed(problem.residual)
     points = problem.domain.sample(30, seed=4)
     end = problem.domain.upper[1]
-    points[:, 1] = 0.1 * end + 0.8 * points[:, 1]
+    points[:, 1] = 0.1 * end + 0.8 * points[:6, 1].repeat(5)  # few instants: the reference is solved on to each of them
     derivatives = [torch.from_numpy(differences(problem, points.numpy(), index, h)) for index in indices]
     u = [Field(data, indices, problem.domain.names) for data in torch.stack(derivatives).unbind(-1)]
     largest = max(1.0, *(float(field.t.abs().max()) for field in u))
@@ -175,7 +175,7 @@ def finer(module) -> dict:
         "solve_periodic": lambda name, parameters, equation, *, modes, steps: spectral._solve(
             equation, modes * 3 // 2, steps * 3 // 2
         ),
-        "solve_cavity": lambda re, lid: clamped.CavityFlow(lid, *clamped._solve(re, lid, 42), np.nan),
+        "solve_cavity": lambda re, lid: clamped.CavityFlow(lid, *clamped._solve(re, lid, 40), np.nan),
         "solve_polygon": lambda *given: corners.solve_polygon.__wrapped__(*given),
     }
     return {name: solver for name, solver in solvers.items() if hasattr(module, name)}
@@ -208,22 +208,13 @@ def test_a_closed_form_states_no_error(problem):
     assert problem.reference_error() is None
 
 
-@pytest.mark.parametrize(
-    ("name", "coefficients"),
-    [
-        ("kdv", {"delta": 0.005}),
-        ("allen_cahn", {"D": 1e-8}),
-        ("schroedinger", {"kappa": 10.0}),
-        ("cavity", {"re": 3000.0}),
-    ],
-)
-@pytest.mark.slow
-def test_a_reference_that_judges_nothing_is_refused_with_its_error(name, coefficients):
-    problem = catalog.find(pinn_lora.problems, Problem, name)(**coefficients)
-    ((key, value),) = list(coefficients.items())
-    said = rf"{type(problem).__name__}: at .*{key} = {value:g}.* may err by \de-0\d .*more than 1e-04 judges nothing; choose"
+def test_a_reference_that_judges_nothing_is_refused_with_its_error():
+    """A wave that focuses too sharply for the modes, by the error alone and by values."""
+    problem = catalog.find(pinn_lora.problems, Problem, "schroedinger")(kappa=10.0)
     for ask in (problem.reference_error, lambda: problem.reference_values(problem.domain.sample(3))):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(
+            ValueError, match=r"Schroedinger: at kappa = 10 the reference may err by \de-0\d .* nothing"
+        ):
             ask()
 
 
