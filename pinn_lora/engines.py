@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from pinn_lora.compiling import can_compile, run_foreign
+from pinn_lora.fields import Coordinates, Field
 from pinn_lora.identity import identified
 from pinn_lora.jets import Index, Indices, summed
 from pinn_lora.layer_jacobians import fill_alpha, fill_layer
@@ -24,7 +25,7 @@ from pinn_lora.lora import Blocks, DenseBlock
 from pinn_lora.networks import Network
 from pinn_lora.passes import Bound, LayerPlan, Passes
 from pinn_lora.places import naming
-from pinn_lora.problem import Coordinates, Field, Problem
+from pinn_lora.problem import Problem
 from pinn_lora.products import FunctionalProducts, JetProducts
 from pinn_lora.program import units_first
 from pinn_lora.terms import PlacedTerm, Term, output_adjoint, squares_of

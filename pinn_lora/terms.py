@@ -10,10 +10,11 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from pinn_lora.fields import Coordinates, Field, components
 from pinn_lora.identity import Identified
 from pinn_lora.jets import Indices, Jet
 from pinn_lora.places import naming
-from pinn_lora.problem import Coordinates, Field, Problem, components
+from pinn_lora.problem import Problem
 
 
 @dataclass(frozen=True)

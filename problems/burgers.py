@@ -10,8 +10,9 @@ import numpy as np
 from scipy.special import roots_hermite
 
 from pinn_lora.domain import Domain
+from pinn_lora.fields import Coordinates
 from pinn_lora.jets import sin
-from pinn_lora.problem import Coordinates, Problem, dirichlet, initial
+from pinn_lora.problem import Problem, dirichlet, initial
 
 FORMS = ("ansatz", "soft")
 

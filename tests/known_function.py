@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 import pinn_lora as pl
+from pinn_lora.fields import Coordinates, Field, components
 from pinn_lora.jets import Jet, closure
-from pinn_lora.problem import Condition, Coordinates, Field, Problem, components
+from pinn_lora.problem import Condition, Problem
 
 BOX = pl.Domain(x=(-1.0, 1.0), t=(0.0, 2.0))
 

@@ -10,8 +10,8 @@ from pinn_lora.problems.burgers import Burgers
 from scipy.integrate import quad, solve_ivp
 
 import pinn_lora as pl
+from pinn_lora.fields import Coordinates, Field
 from pinn_lora.jets import Jet, closure
-from pinn_lora.problem import Coordinates, Field
 
 
 def reference(problem: Burgers, x, t) -> np.ndarray:

@@ -18,7 +18,8 @@ from pinn_lora.checks.problem import TOLERANCE, check_problem
 from pinn_lora.checks.reference import check_reference
 from pinn_lora.checks.runs import run_of
 from pinn_lora.cli import main
-from pinn_lora.problem import Condition, Problem, components
+from pinn_lora.fields import components
+from pinn_lora.problem import Condition, Problem
 from pinn_lora.problem_file import problem_in_file
 
 HEAT = """

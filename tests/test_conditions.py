@@ -9,10 +9,11 @@ import torch
 from known_function import BOX, Known, field, known, misfit
 
 import pinn_lora as pl
+from pinn_lora.fields import Coordinates
 from pinn_lora.lora import Blocks
 from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
-from pinn_lora.problem import Condition, Coordinates
+from pinn_lora.problem import Condition
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from torch import nn
 from torch.func import functional_call
 
 import pinn_lora as pl
+from pinn_lora.fields import Coordinates, Field, components
 from pinn_lora.jets import summed
-from pinn_lora.problem import Condition, Coordinates, Field, Problem, components
+from pinn_lora.problem import Condition, Problem
 
 
 def by_nested_autograd(found: pl.Objective, theta: torch.Tensor):

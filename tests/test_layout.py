@@ -46,6 +46,7 @@ LEVELS: list[set[str]] = [
         "dde.geometry",
         "declaration",
         "families.rows",
+        "fields",
         "figures",
         "initializers",
         "rslora",

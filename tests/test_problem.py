@@ -6,9 +6,10 @@ import torch
 from known_function import BOX, Known, field, known
 
 import pinn_lora as pl
+from pinn_lora.fields import Coordinates, parse_derivative, spelled
 from pinn_lora.jets import closure, laplacian
 from pinn_lora.places import ProblemError
-from pinn_lora.problem import Condition, Coordinates, Problem, parse_derivative, spelled
+from pinn_lora.problem import Condition, Problem
 
 # Names of derivatives
 

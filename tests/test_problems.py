@@ -10,8 +10,9 @@ import torch
 import pinn_lora as pl
 import pinn_lora.problems
 from pinn_lora import catalog, solution
+from pinn_lora.fields import Coordinates, Field, components
 from pinn_lora.jets import Jet
-from pinn_lora.problem import Coordinates, Field, Problem, components
+from pinn_lora.problem import Problem
 from pinn_lora.references import ACCURATE, clamped, corners, spectral
 
 NAMES = catalog.names(pinn_lora.problems)

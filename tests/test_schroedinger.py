@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pinn_lora.problems.schroedinger import Schroedinger
 
+from pinn_lora.fields import Coordinates, Field
 from pinn_lora.jets import Jet, cos, exp, sin
-from pinn_lora.problem import Coordinates, Field
 from pinn_lora.problems import schroedinger
 from pinn_lora.references.spectral import Periodic, solve_periodic
 

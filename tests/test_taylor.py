@@ -5,8 +5,8 @@ import torch
 
 import pinn_lora as pl
 from pinn_lora.dde.taylor import AutogradOperator
+from pinn_lora.fields import Coordinates, Field
 from pinn_lora.jets import closure
-from pinn_lora.problem import Coordinates, Field
 
 DOMAIN = pl.Domain(x=(-1.0, 1.0), t=(0.0, 2.0))
 

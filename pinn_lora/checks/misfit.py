@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pinn_lora.checks.differences import difference
+from pinn_lora.fields import Coordinates, Field
 from pinn_lora.jets import Index, Indices
 from pinn_lora.places import naming
-from pinn_lora.problem import Coordinates, Field, Problem
+from pinn_lora.problem import Problem
 from pinn_lora.terms import Term
 
 Sizes = Mapping[Index, np.ndarray]

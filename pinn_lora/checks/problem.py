@@ -13,8 +13,9 @@ from pinn_lora.checks.reference import check_reference
 from pinn_lora.checks.runs import SEED, Run, run_of
 from pinn_lora.declaration import mistakes
 from pinn_lora.domain import BOUNDARY
+from pinn_lora.fields import Coordinates, Field, spelled
 from pinn_lora.places import ProblemError
-from pinn_lora.problem import Condition, Coordinates, Field, Problem, spelled
+from pinn_lora.problem import Condition, Problem
 from pinn_lora.ranges import POSITIVE
 
 TOLERANCE = 1e-5  # of the size of its terms, for what needs no derivative of the reference; ten times it for what does

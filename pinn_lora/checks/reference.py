@@ -13,9 +13,10 @@ from pinn_lora.checks.findings import Finding, Verdict, judged
 from pinn_lora.checks.misfit import Misfit, Reference, Sizes
 from pinn_lora.checks.runs import FACE, INSIDE, SEED, Run, run_of
 from pinn_lora.domain import Domain
+from pinn_lora.fields import spelled
 from pinn_lora.networks.mlp import MLP
 from pinn_lora.places import ProblemError, naming, place_of
-from pinn_lora.problem import Problem, periodic, spelled
+from pinn_lora.problem import Problem, periodic
 
 TOLD = 0.9  # of the points: at so many a term is held before it is said to hold
 COARSE = 1e-2  # of the size of its terms: what is known no better is not said to hold

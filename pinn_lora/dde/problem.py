@@ -16,9 +16,10 @@ from pinn_lora.dde.geometry import GeometryDomain
 from pinn_lora.dde.load import load_deepxde, without_warnings
 from pinn_lora.dde.networks import is_adapted, own_network, without_factors
 from pinn_lora.dde.taylor import AutogradOperator
+from pinn_lora.fields import Coordinates, Field
 from pinn_lora.jets import Indices
 from pinn_lora.places import naming, place_of
-from pinn_lora.problem import Condition, Coordinates, Field, Problem
+from pinn_lora.problem import Condition, Problem
 from pinn_lora.solution import Solution
 
 PROBED = 2048  # points at which it is seen which derivatives the residual needs

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pinn_lora.fields import Field
 from pinn_lora.jets import Index, Indices, Jet, closure
-from pinn_lora.problem import Field
 
 HIGHEST = 6  # order of a derivative
 
