@@ -325,7 +325,7 @@ class Mixed(Problem):
             "mean": lambda: 0.01 * u.value.mean(),
             "maximum": lambda: 0.01 * u.x / u.x.abs().max(),
             "points": lambda: 0.01 * u.value * p.x.max(),
-            "kink": lambda: torch.relu(u.value) + u.x.abs(),
+            "kink": lambda: torch.relu(torch.sin(1000.0 * u.value)),
             "branch": lambda: torch.where(u.value > 0.0, u.x, 2.0 * u.x),
         }
         return u.t - u.xx + (more[self.mode]() if self.mode else 0.0)
