@@ -62,9 +62,8 @@ def check_reference(problem: Problem, runs: Sequence[Run], tolerance: float) -> 
 
 def _stated_error(problem: Problem) -> float | None:
     """The relative L2 error that the reference states of itself; None where it is exact."""
-    stated = getattr(problem, "reference_error", None)
     with naming(problem, place_of(problem.reference)):
-        return None if stated is None else stated()
+        return problem.reference_error()
 
 
 def _held(
