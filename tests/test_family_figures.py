@@ -68,6 +68,10 @@ def test_two_coefficients_are_a_picture_in_colour_with_zero_shot_beside_it():
     np.testing.assert_allclose(after.collections[0].get_offsets(), [[0.02, 2.0], [0.04, 3.0]])
     assert before.collections[0].norm is after.collections[0].norm
     np.testing.assert_allclose(line(after, "diverged").get_xdata(), [0.05])
+    figure.canvas.draw()
+    for axes in (before, after):  # the base's 0.01 among them: powers of ten would name it alone
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["0.01", "0.02", "0.04", "0.05"]
+        assert not len(axes.get_xticks(minor=True))
 
 
 def test_more_coefficients_are_refused():

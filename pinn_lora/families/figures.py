@@ -14,6 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 Row = dict[str, Any]
+FEW = 8  # values of a coefficient that each get a tick
 ADAPTED, ZERO_SHOT, SCRATCH, BASE = "#0072B2", "#7F7F7F", "#D55E00", "#009E73"
 MEASURES = {
     "relative_l2": ("zero_shot", "relative L2 error"),
@@ -83,6 +84,16 @@ def _curve(axes: Axes, rows: Sequence[Row], name: str, measure: str, base: Row, 
     axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)  # inside it would cover points
 
 
+def _label_each(panels: Sequence[Axes], side: str, values: set[float]) -> None:
+    """A tick at every value, where these are few: on a logarithmic axis powers of ten would say nothing of them."""
+    if len(values) > FEW:
+        return
+    for axes in panels:
+        axis = getattr(axes, f"{side}axis")
+        axis.set_ticks([], minor=True)
+        axis.set_ticks(sorted(values), labels=[f"{value:g}" for value in sorted(values)])
+
+
 def _failed(row: Row, measure: str) -> bool:
     return row["status"] == "DIVERGED" or math.isnan(_known(row[measure]))
 
@@ -113,7 +124,8 @@ def _scatter(figure: Figure, rows: Sequence[Row], names: Sequence[str], measure:
         axes.set_xlabel(names[0])
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     panels[0].set_ylabel(names[1])
-    for axis, name in zip("xy", names, strict=True):
+    for side, name in zip("xy", names, strict=True):
         if _logarithmic([*rows, base], name):
-            getattr(panels[0], f"set_{axis}scale")("log")
+            getattr(panels[0], f"set_{side}scale")("log")
+        _label_each(panels, side, {float(row[name]) for row in [*rows, base]})
     figure.colorbar(shades[0], ax=panels, label=label)
