@@ -41,26 +41,30 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     gang, threads = Gang(len(calls)), torch.get_num_threads()
     results: list[Any] = [None] * len(calls)
     errors: list[BaseException] = []
+    ended = threading.Semaphore(0)
 
     def make(i: int) -> None:
-        with gang.turn:
-            torch.set_num_threads(threads)  # of this thread
-            run, gang.since = Run(gang), _instant()
-            _current.set(run)
-            try:
-                gang.go_on()
-                results[i] = calls[i]()
-            except BaseException as error:
-                errors.append(error)
-            gang.leave(run)
+        try:
+            with gang.turn:
+                torch.set_num_threads(threads)  # of this thread
+                run, gang.since = Run(gang), _instant()
+                _current.set(run)
+                try:
+                    gang.go_on()
+                    results[i] = calls[i]()
+                except BaseException as error:
+                    errors.append(error)
+                gang.leave(run)
+        finally:
+            ended.release()
 
     workers = [threading.Thread(target=make, args=(i,), daemon=True) for i in range(len(calls))]
     try:
         with gang.turn:  # nobody computes before all are there
             for worker in workers:
                 worker.start()
-        for worker in workers:
-            worker.join()
+        for _ in workers:  # a join that is interrupted would take its thread for ended (bpo-45274)
+            ended.acquire()
     finally:  # a thread that outlives an interruption would compute on, and abort the interpreter at its end
         gang.stop()
         for worker in workers:

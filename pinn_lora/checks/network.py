@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pinn_lora.checks.differences import difference
 from pinn_lora.checks.findings import Finding, judged
-from pinn_lora.checks.runs import FACE, INSIDE, SEED, Run
+from pinn_lora.checks.runs import FACE, SEED, Run, points_inside
 from pinn_lora.engines import FunctionalEngine, JetEngine
 from pinn_lora.jets import Jet, closure
 from pinn_lora.lora import Blocks
@@ -110,7 +110,7 @@ def _cut_off(run: Run, jets: JetEngine, theta: Tensor) -> str:
 
 def _ansatz(problem: Problem, network: MLP) -> Iterator[Finding]:
     """The ansatz of a random network: the same from jets as from tensors, and periodic where the problem says so."""
-    place, points = place_of(problem.ansatz), problem.domain.sample(INSIDE, seed=SEED)
+    place, points = place_of(problem.ansatz), points_inside(problem.domain)
     with torch.no_grad():
         plain = torch.stack(problem.solution(points, network))
         carried = _carried(problem, network, points, ())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pinn_lora.checks.findings import Finding, Verdict, judged
 from pinn_lora.checks.misfit import Misfit, Reference, Sizes
-from pinn_lora.checks.runs import FACE, INSIDE, SEED, Run, run_of
+from pinn_lora.checks.runs import FACE, SEED, Run, points_inside, run_of
 from pinn_lora.domain import Domain
 from pinn_lora.fields import spelled
 from pinn_lora.networks.mlp import MLP
@@ -47,7 +47,7 @@ def check_reference(problem: Problem, runs: Sequence[Run], tolerance: float) -> 
             for condition in [periodic(on=name, derivatives=1, field=k)]
         ]
         everywhere, reference = [*runs, *ends], Reference(problem)
-        inside = problem.domain.sample(INSIDE, seed=SEED)
+        inside = points_inside(problem.domain)
         sizes = reference.sizes(inside, (index for run in everywhere for index in run.term.indices))
         for run in everywhere:
             found = reference.misfits(run.term, run.sets)
@@ -140,7 +140,7 @@ def _built_in(problem: Problem, tolerance: float) -> Iterator[Finding]:
     """The faces on which two random networks give the same solution: there the reference must be that solution."""
     domain, shape = problem.domain, {"fields": len(problem.fields), "periodic": problem.periodic}
     networks = [MLP(domain, width=8, depth=2, seed=seed, **shape) for seed in (1, 2)]
-    sizes = Reference(problem).sizes(domain.sample(INSIDE, seed=SEED), [()])[()]
+    sizes = Reference(problem).sizes(points_inside(domain), [()])[()]
     for at, points in _boundary(domain):
         with torch.no_grad():
             u, v = (torch.stack(problem.solution(points, network), 1).numpy() for network in networks)
