@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pinn_lora.lora import Blocks, LoRALinear, unfactored
 from pinn_lora.objective import Objective
 from pinn_lora.optimizers import Optimizer, Run
-from pinn_lora.presets import Preset, find_preset
+from pinn_lora.presets import Preset, preset_of
 from pinn_lora.ranges import COUNT, POSITIVE, must_be
 
 SAME = 0.5  # of the digits of a float: a loss at the same factors that differs by more has other points
@@ -110,7 +110,7 @@ class FactorOptimizer(torch.optim.Optimizer):
         step_size: float | None = None,
         max_steps: int | None = None,
     ) -> None:
-        preset = find_preset(method) if isinstance(method, str) else _preset(method)
+        preset = preset_of(method)
         _refuse(method, preset, network)
         h = preset.step_size if step_size is None else step_size
         must_be(POSITIVE, step_size=h)
@@ -160,12 +160,6 @@ class FactorOptimizer(torch.optim.Optimizer):
             kept = self._objective = fresh
         kept.closure, kept.seen = closure, [(theta.clone(), value, g)]
         return kept
-
-
-def _preset(method: Any) -> Preset:
-    if not isinstance(method, Optimizer):
-        raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
-    return Preset("", method, step_size=1.0 if method.adaptive else 1e-3, max_steps=5000)
 
 
 def _refuse(method: Any, preset: Preset, network: nn.Module) -> None:

@@ -24,10 +24,7 @@ from pinn_lora.solution import Record, Solution, Status, grid_points, grid_refer
 
 STALL_STEPS, STALL_FALL = 20, 0.01  # CONVERGED: the held-out loss fell by under 1 % over 20 accepted steps
 BLOW_UP = 1e3  # DIVERGED: the loss exceeds the first one so many times
-PROBES, PROBE_SECONDS = (
-    15,
-    1.0,
-)  # a unit of work is measured so often, but no longer than so: no clock of the run counts it
+PROBES, PROBE_SECONDS = 15, 1.0  # a unit of work is measured so often, no longer: no clock of the run counts it
 
 
 @dataclass(frozen=True)

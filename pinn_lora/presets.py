@@ -242,3 +242,16 @@ PRESETS: dict[str, Preset] = {
 def find_preset(name: str) -> Preset:
     """The preset of that name; ValueError names the valid ones."""
     return PRESETS[choose(name, list(PRESETS), what="method")]
+
+
+def preset_of(method: str | Preset | Optimizer) -> Preset:
+    """A preset, given or by name, or what a method or an optimizer that is given itself takes as defaults."""
+    if isinstance(method, Preset):
+        return method
+    if isinstance(method, str):
+        return find_preset(method)
+    if not isinstance(method, Optimizer):
+        raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
+    if method.implicit or method.adaptive:
+        return Preset("", method, initializer=method.initializer, max_steps=80 if method.implicit else 5000)
+    return Preset("", method, initializer=method.initializer, step_size=1e-3, max_steps=5000)

@@ -22,7 +22,7 @@ from pinn_lora.objective import probe
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.places import sentence
 from pinn_lora.points import first_points
-from pinn_lora.presets import Preset, find_preset
+from pinn_lora.presets import Preset, find_preset, preset_of
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import POSITIVE, must_be
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
@@ -130,20 +130,16 @@ def _check_fits(problem: Problem, network: nn.Module) -> None:
     name, coordinates = type(network).__name__, ", ".join(domain.names)
     if like is None:
         raise ValueError(f"the network, a {name}, has no weights to train; give one that has, or leave network= out")
-    points, copied = (
-        domain.sample(2).to(like),
-        copy.deepcopy(network).eval(),
-    )  # what it counts or averages stays as it is
+    points = domain.sample(2).to(like)
+    copied = copy.deepcopy(network).eval()  # what it counts or averages stays as it is
     try:
         with torch.no_grad():
             found = copied(points)
     except Exception as error:  # the user's own code
         said = f"cannot be run at points (n, {domain.dimension}), one column for each of {coordinates}"
         raise ValueError(f"the network, a {name}, {said}: {sentence(error)}") from error
-    shape, expected = (
-        tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__,
-        (2, len(problem.fields)),
-    )
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    expected = (2, len(problem.fields))
     if shape != expected:
         fields = ", ".join(problem.fields)
         raise ValueError(
@@ -329,19 +325,6 @@ def _copied(
     rank = next(iter(ranks.values())) if len(set(ranks.values())) == 1 else ranks
     made = {"rank": rank, "initializer": start.settings.get("initializer"), "start": repr(start.problem)}
     return copy.deepcopy(start.network), made
-
-
-def preset_of(method: str | Preset | Optimizer) -> Preset:
-    """A preset, given or by name, or what a method or an optimizer that is given itself takes as defaults."""
-    if isinstance(method, Preset):
-        return method
-    if isinstance(method, str):
-        return find_preset(method)
-    if not isinstance(method, Optimizer):
-        raise ValueError(f"method is {method!r}; give a preset's name, a pl.Method or an optimizer")
-    if method.implicit or method.adaptive:
-        return Preset("", method, initializer=method.initializer, max_steps=80 if method.implicit else 5000)
-    return Preset("", method, initializer=method.initializer, step_size=1e-3, max_steps=5000)
 
 
 def _place(network: nn.Module, dtype: str | torch.dtype | None, device: str | torch.device | None) -> nn.Module:

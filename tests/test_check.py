@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from heat import HEAT, heat, wrong
 
 import pinn_lora as pl
 import pinn_lora.problems
@@ -19,54 +19,9 @@ from pinn_lora.checks.reference import check_reference
 from pinn_lora.checks.runs import run_of
 from pinn_lora.cli import main
 from pinn_lora.fields import components
-from pinn_lora.problem import Condition, Problem
-from pinn_lora.problem_file import problem_in_file
+from pinn_lora.problem import Problem
 
-HEAT = """
-import math
-from dataclasses import dataclass
-
-import numpy as np
-import torch
-
-import pinn_lora as pl
-
-
-@dataclass(frozen=True)
-class Heat(pl.Problem):
-    D: float = 0.1
-    domain = pl.Domain(x=(0.0, 1.0), t=(0.0, 1.0))
-
-    def residual(self, p, u):
-        return u.t - self.D * u.xx
-
-    def conditions(self):
-        return [
-            pl.initial(lambda p: pl.cos(math.pi * p.x)),
-            pl.dirichlet(lambda p: pl.exp(-self.D * math.pi**2 * p.t), on="x", side="lower"),
-            pl.neumann(lambda p: 0.0, on="x", side="upper"),
-            pl.robin(2.0, 0.5, lambda p: -2.0 * pl.exp(-self.D * math.pi**2 * p.t), on="x", side="upper"),
-        ]
-
-    def ansatz(self, p, n):
-        return n
-
-    def reference(self, p):
-        return pl.exp(-self.D * math.pi**2 * p.t) * pl.cos(math.pi * p.x)
-"""
 ALL = sorted(catalog.names(pinn_lora.problems))
-
-
-def heat(tmp_path, old: str = "", new: str = ""):
-    """The heat equation with a piece of its file replaced."""
-    assert HEAT.count(old) == 1 or not old
-    path = tmp_path / "heat.py"
-    path.write_text(HEAT.replace(old, new) if old else HEAT)
-    return problem_in_file(path)
-
-
-def wrong(problem) -> list[Finding]:
-    return [finding for finding in check_problem(problem) if finding.verdict is Verdict.WRONG]
 
 
 def test_a_sound_problem_has_every_finding_ok(tmp_path):
@@ -313,54 +268,6 @@ def test_what_was_broken_is_found(name, tmp_path):
     assert all("\n" not in text and "Traceback" not in text for text in told)
 
 
-@dataclasses.dataclass(frozen=True)
-class Mixed(Problem):
-    """No reference: what is found is found without one. `mode` is what is added to the equation, or how it is bounded."""
-
-    mode: str = ""
-    domain = pl.Domain(x=(0.0, 1.0), t=(0.0, 1.0))
-
-    def residual(self, p, u):
-        more = {
-            "mean": lambda: 0.01 * u.value.mean(),
-            "maximum": lambda: 0.01 * u.x / u.x.abs().max(),
-            "points": lambda: 0.01 * u.value * p.x.max(),
-            "kink": lambda: torch.relu(torch.sin(1000.0 * u.value)),
-            "branch": lambda: torch.where(u.value > 0.0, u.x, 2.0 * u.x),
-        }
-        return u.t - u.xx + (more[self.mode]() if self.mode else 0.0)
-
-    def conditions(self):
-        return [pl.data([[0.5, 0.0]], [1.0]), pl.data([[0.5, 0.0], [0.2, 0.1], [0.1, 0.4]], [1.0, 0.0, 0.0])]
-
-
-@pytest.mark.parametrize("mode", ["mean", "maximum", "points"])
-def test_a_residual_that_mixes_points_is_found_without_a_reference(mode):
-    (finding,) = wrong(Mixed(mode))
-    assert finding.what == "residual" and finding.sentence.endswith("as a mean, a sum or a maximum does")
-    assert re.search(
-        r"test_check\.py, line \d+: a point's value depends on other points than its own", finding.sentence
-    )
-
-
-@pytest.mark.parametrize("mode", ["", "kink", "branch"])
-def test_a_kink_of_the_equation_is_no_gradient_that_is_cut_off(mode):
-    assert not wrong(Mixed(mode))
-
-
-def test_a_condition_whose_gradient_is_cut_off_is_found():
-    """In a third of its points, and where the residual is sound."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Cut(Mixed):
-        def conditions(self):
-            part = lambda p, u: torch.where(p.t < 0.3, u.value.detach(), u.value)  # noqa: E731
-            return [Condition("wall", part, faces=(("x", "lower"),))]
-
-    (finding,) = wrong(Cut())
-    assert finding.what == "wall" and "something is cut off" in finding.sentence
-
-
 def test_points_outside_of_the_domain_are_found():
     class Wide(pl.Domain):
         def sample(self, n, *, seed=0, design="sobol"):
@@ -388,67 +295,6 @@ def test_without_a_reference_that_is_said_and_nothing_is_wrong(tmp_path):
     found = check_problem(problem)
     assert {finding.verdict for finding in found} == {Verdict.OK, Verdict.UNCHECKED}
     assert [finding.what for finding in found if finding.verdict is Verdict.UNCHECKED] == ["reference"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Steep(Problem):
-    """u_t + c u_x = 0 with a kink that travels, and with noise where x is below a bound: what a table may look like."""
-
-    c: float = 1.0
-    said: float = 1.0
-    noise: float = 0.0
-    below: float = 1.0
-    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 1.0))
-
-    def residual(self, p, u):
-        return u.t + self.said * u.x
-
-    def reference(self, p):
-        s = p.x - self.c * p.t
-        noise = self.noise * torch.sin(1e6 * p.x + 3e6 * p.t)
-        return s.abs() + torch.sin(3.0 * s) + torch.where(p.x < self.below, noise, 0.0)
-
-
-@pytest.mark.parametrize("noise", [0.0, 1e-2])
-def test_what_is_rough_in_one_place_is_no_mistake_and_hides_none(noise):
-    """A kink, and noise in a fifth of the domain."""
-    assert not wrong(Steep(noise=noise, below=-0.6))
-    (finding,) = wrong(Steep(noise=noise, below=-0.6, said=1.01))
-    assert finding.what == "residual"
-
-
-@pytest.mark.parametrize(("noise", "level"), [(1e-2, 6.0), (1e-6, 2e-3)])
-def test_a_reference_too_rough_to_be_differenced_is_not_judged(noise, level):
-    """Differences of the noise grow with it: ten times as uncertain as they are, they say how little can be told."""
-    (finding,) = [f for f in check_problem(Steep(noise=noise)) if f.verdict is Verdict.UNKNOWN]
-    assert finding.what == "residual" and "too rough for its differences" in finding.sentence
-    assert level / 3 < finding.number < 3 * level and f"may leave {finding.number:.1g} of" in finding.sentence
-
-
-def test_what_is_wrong_where_the_reference_is_smooth_is_not_hidden_by_where_it_is_rough():
-    """A sixth of the points: the median does not see it, and the noise of the others hides it from the root mean square."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Local(Steep):
-        def residual(self, p, u):
-            return u.t + u.x + torch.where(p.x > 0.6, 0.5, 0.0)
-
-    (finding,) = wrong(Local(noise=1e-2, below=-0.6))
-    assert finding.what == "residual"
-
-
-@pytest.mark.parametrize(("stated", "told"), [(1e-9, True), (5e-3, False), (0.84, False)])
-def test_what_a_reference_says_of_its_own_error_is_taken_into_account(tmp_path, stated, told):
-    more = f"    def reference_error(self):\n        return {stated}\n\n    def reference(self, p):"
-    found = check_problem(heat(tmp_path, "    def reference(self, p):", more)())
-    said = {finding.what: finding for finding in found}
-    assert f"it errs by {stated:.1g} at most, by its own account" in said["reference"].sentence
-    assert (said["reference"].verdict is Verdict.UNKNOWN) == (stated > 1e-2)
-    assert said["residual"].verdict is (Verdict.OK if told else Verdict.UNKNOWN)
-    assert said["initial"].verdict is (Verdict.OK if told else Verdict.UNKNOWN)
-    if not told:
-        assert "errs by too much, by its own account, at 48 of 48 points" in said["residual"].sentence
-        assert said["residual"].number == pytest.approx(stated)
 
 
 @pytest.mark.parametrize("tolerance", [math.nan, math.inf, 0.0, -1.0])
@@ -505,26 +351,3 @@ def test_the_exit_code_says_how_it_went(tmp_path, monkeypatch, capsys):
         code, out, err = command(monkeypatch, capsys, *arguments)
         assert code == 2 and err.startswith("error: ") and len(err.strip().splitlines()) == 1 and not out
     assert {path.name for path in tmp_path.iterdir()} == {"sound.py", "broken.py"}, "nothing is written"
-
-
-@dataclasses.dataclass(frozen=True)
-class Kinked(Problem):
-    """x^2 on a period from -1 to 1 has a kink at the ends, which no periodic network takes away."""
-
-    order: int = 2
-
-    domain = pl.Domain(x=(-1.0, 1.0), t=(0.0, 1.0))
-    periodic = ("x",)
-
-    def residual(self, p, u):
-        return u.t - (u.xx if self.order == 2 else u.x)
-
-    def ansatz(self, p, n):
-        return p.x**2 + p.t * n
-
-
-def test_a_start_whose_kink_stays_at_a_periods_ends_is_found():
-    found = [finding for finding in check_problem(Kinked()) if finding.verdict is Verdict.WRONG]
-    assert [finding.what for finding in found] == ["ansatz"]
-    assert "periodic names x, and the ansatz's derivative in x differs by 4 between its two ends" in found[0].sentence
-    assert not [finding for finding in check_problem(Kinked(order=1)) if finding.verdict is Verdict.WRONG]

@@ -20,12 +20,12 @@ from pinn_lora.initializers import Initializer
 from pinn_lora.lora import Blocks, LoRALinear
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.points import layer_points
-from pinn_lora.presets import Preset
+from pinn_lora.presets import Preset, preset_of
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import COUNT, POSITIVE, must_be
 from pinn_lora.scalars import integer_ranks, integers, json_text, reals, term_weights
 from pinn_lora.solution import Solution, Status
-from pinn_lora.training import finetune, preset_of
+from pinn_lora.training import finetune
 from pinn_lora.workers import in_tree, torch_threads
 
 
