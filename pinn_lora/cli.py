@@ -1,4 +1,4 @@
-"""The command line: `pinn-lora run`, `family`, `report`, `new-problem`, `check` and `list`."""
+"""The command line: `pinn-lora run`, `family`, `report`, `archive`, `new-problem`, `check` and `list`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 import pinn_lora.problems
 from pinn_lora import initializers, integrators, lifts, metrics, networks, optimizers, solvers
+from pinn_lora.archive import archive
 from pinn_lora.catalog import describe
 from pinn_lora.checks.findings import Verdict, report_lines
 from pinn_lora.checks.problem import TOLERANCE, check_problem
@@ -111,6 +112,16 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder, for ex
     """Write report.html and its tables again from a results folder."""
     written = family_report(folder) if is_family(folder) else write_report(folder)
     typer.echo(f"report: {written}")
+
+
+@app.command(name="archive")
+def archive_(
+    folder: Annotated[Path, typer.Argument(help="A study's results folder, for example results/demo.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Keep a study small: its report, tables and bases, and all runs' histories in one file; it can be continued from there."""
+    write_report(folder)
+    typer.echo(f"wrote {archive(folder, target)}")
 
 
 @app.command(name="new-problem")

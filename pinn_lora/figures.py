@@ -200,8 +200,7 @@ def solution_fields(case: Case, variants: Sequence[Variant]) -> Figure | None:
     if not {"axis_0", "axis_1", "reference", "zero_shot"} <= grid.keys():
         return None
     errors = {f"zero-shot\nrelative L2 {short(case.zero_shot)}": np.abs(grid["zero_shot"] - grid["reference"])}
-    typical = [(variant, _typical(variant, grid["reference"].shape)) for variant in variants]
-    for variant, run in [(variant, run) for variant, run in typical if run][:3]:
+    for variant, run in drawn(variants):
         prediction = arrays(run.folder / "field.npz")["prediction"]
         errors[f"{variant.label}\nseed {run.seed}, relative L2 {short(run.error)}"] = np.abs(
             prediction - grid["reference"]
@@ -226,10 +225,17 @@ def solution_fields(case: Case, variants: Sequence[Variant]) -> Figure | None:
     return figure
 
 
-def _typical(variant: Variant, shape: tuple[int, ...]) -> Run | None:
+def drawn(variants: Sequence[Variant]) -> list[tuple[Variant, Run]]:
+    """The three best variants of a case, by held-out loss, with the run of each whose field is shown."""
+    typical = ((variant, _typical(variant)) for variant in variants)
+    return [(variant, run) for variant, run in typical if run][:3]
+
+
+def _typical(variant: Variant) -> Run | None:
     """The tuned run with a field whose held-out loss is the (lower) median; none for a variant that diverged."""
     if variant.tuned is None or math.isinf(variant.held_out):
         return None
+    shape = variant.case.grid["reference"].shape if "reference" in variant.case.grid else None
     runs = sorted(variant.tuned.runs, key=lambda run: run.loss)
     stored = [run for run in runs if arrays(run.folder / "field.npz").get("prediction", np.empty(0)).shape == shape]
     return stored[(len(stored) - 1) // 2] if stored else None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
+
+PACKED_RUNS = "runs.zip"  # in place of runs/, in a study that `archive` made small
 
 
 def plain_path(folder: str | Path) -> Path:
@@ -48,3 +51,22 @@ def clear_partial(folder: Path) -> None:
     """Removes what a killed run left half-written in a folder."""
     for left in folder.glob(".partial-*"):
         shutil.rmtree(left)
+
+
+def unpack(packed: Path, folder: Path) -> None:
+    """Puts into `folder` the subfolders in a zip file that it lacks, each whole; nothing where there is no such file. OSError
+    for a file that is damaged."""
+    if not packed.is_file():
+        return
+    there = {path.name for path in folder.glob("*")}
+    members: dict[str, list[str]] = {}
+    try:
+        with zipfile.ZipFile(packed) as held:
+            for name in held.namelist():
+                members.setdefault(Path(name).parts[0], []).append(name)
+            for subfolder in members.keys() - there:
+                with whole(folder / subfolder) as place:
+                    for name in members[subfolder]:
+                        (place / Path(name).name).write_bytes(held.read(name))
+    except zipfile.BadZipFile as error:
+        raise OSError(f"{packed} is damaged ({error}); put it back as it was") from error

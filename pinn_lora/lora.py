@@ -73,13 +73,15 @@ def unfreeze(network: nn.Module) -> None:
 
 
 def target_layers(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
-    """The names of the linear layers meant: "hidden" (what the network says; all but the first and the last where it does not),
-    "all", or a list of names."""
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    """The names of the linear layers meant: "hidden" (what the network says; where it does not, those that neither read the
+    coordinates nor give the outputs), "all", or a list of names."""
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    linear = list(layers)
     if isinstance(targets, str):
         if targets not in ("hidden", "all"):
             raise ValueError(f"there is no targets {targets!r} (choices: hidden, all, or a list of layer names)")
-        hidden = getattr(network, "hidden_layers", linear[1:-1])
+        told = getattr(network, "hidden_layers", None)
+        hidden = _inner(layers) if told is None else told
         chosen = linear if targets == "all" else [name for name in linear if name in hidden]
     else:
         unknown = [name for name in targets if name not in linear]
@@ -89,6 +91,21 @@ def target_layers(network: nn.Module, targets: str | Sequence[str]) -> list[str]
     if not chosen:
         raise ValueError(f"targets={targets!r} names no layer of this network (layers: {', '.join(linear) or 'none'})")
     return chosen
+
+
+def _inner(layers: Mapping[str, nn.Linear]) -> list[str]:
+    """All but the first and the last, and of these the ones that are not as wide as inputs or outputs: networks side by
+    side, such as DeepXDE's PFNN, have a first and a last layer each."""
+    between = dict(list(layers.items())[1:-1])
+    if not between:
+        return []
+    first, *_, last = layers.values()
+    inner = [
+        name
+        for name, layer in between.items()
+        if layer.in_features != first.in_features and layer.out_features != last.out_features
+    ]
+    return inner or list(between)
 
 
 def adapt(

@@ -21,6 +21,7 @@ import numpy as np
 
 from pinn_lora import figures
 from pinn_lora.cells import Case, Cell, ReportError, Run, Variant, median, number, short
+from pinn_lora.folders import PACKED_RUNS, unpack
 
 __all__ = ["ReportError", "report"]
 
@@ -56,8 +57,9 @@ def load(folder: Path) -> Results:
     study = _json(folder / "study.json")
     if not isinstance(study, dict) or not study.get("cases"):
         raise ReportError(f"'{folder}' has no study.json that lists cases: {INSIDE}.")
+    unpack(folder / PACKED_RUNS, folder / "runs")
     entries = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
-    found = [(path, _json(path / "run.json")) for path in entries]
+    found = [(path, _json(path / "run.json")) for path in entries if not path.name.startswith(".")]
     names = [field.name for field in fields(Run) if field.name not in ("folder", "record")]
     runs = [Run(path, data, **{name: data.get(name) for name in names}) for path, data in found if data is not None]
     if not runs:

@@ -4,6 +4,7 @@ study.json, config.toml            what was asked, with versions, machine and th
 bases/<base>/                      the pretrained solutions that cases share
 cases/<case>.json, <case>.npz      zero-shot and base errors; test grid, reference and zero-shot prediction
 runs/<run>/run.json, history.csv, field.npz
+runs.zip                           in their place, what `archive` keeps of them
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pinn_lora.about import machine, versions
 from pinn_lora.adapters import read_notes
 from pinn_lora.config import ConfigError, Strict, StudyConfig, check_config
 from pinn_lora.domain import Domain
-from pinn_lora.folders import clear_partial, in_use, write_atomically
+from pinn_lora.folders import PACKED_RUNS, clear_partial, in_use, unpack, write_atomically
 from pinn_lora.method import Method
 from pinn_lora.plan import Case, Job
 from pinn_lora.problem import Problem
@@ -49,6 +50,7 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str,
         check_files(folder, held, files)
         for part in ("runs", "bases"):
             clear_partial(folder / part)
+        unpack(folder / PACKED_RUNS, folder / "runs")
         return
     if in_use(folder):
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
@@ -280,7 +282,8 @@ def write_history(path: Path, history: tuple[Record, ...]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Record)])
         writer.writeheader()
-        writer.writerows(asdict(record) for record in history)
+        for record in history:
+            writer.writerow({name: f"{x:.7g}" if isinstance(x, float) else x for name, x in asdict(record).items()})
 
 
 def write_field(path: Path, solution: Solution) -> None:

@@ -70,7 +70,7 @@ def pretrain(
     Raises ValueError for names that do not exist, a given network that does not map points (n, d) to (n, fields) or is not
     periodic where the problem counts on it, and a loss that is not finite at the start.
     """
-    problem.terms()  # a problem that cannot be used says so here
+    _check_given(problem)
     switches(compile=compile, progress=progress)
     points, width, depth = integers(points=points, width=width, depth=depth)
     seed = checked_seed(seed)
@@ -114,6 +114,19 @@ def pretrain(
         if solution.status is Status.DIVERGED:
             break
     return solution
+
+
+def _check_given(problem: Any, **solutions: Any) -> None:
+    """ValueError for a problem that is none or cannot be used, and for a solution that is none."""
+    for name, given in solutions.items():
+        if not isinstance(given, Solution):
+            raise ValueError(f"{name} is of type {type(given).__name__}; give a Solution, as pretrain returns it")
+    if isinstance(problem, type) and issubclass(problem, Problem):
+        raise ValueError(f"problem is the class {problem.__name__}; give one of it, {problem.__name__}()")
+    if not isinstance(problem, Problem):
+        example = "Burgers() from pinn_lora.problems.burgers"
+        raise ValueError(f"problem is {problem!r:.60}; give a Problem, such as {example}")
+    problem.terms()  # a problem that cannot be used says so here
 
 
 def network_for(
@@ -224,7 +237,7 @@ def finetune(
     start that does not fit and a loss that is not finite at the start, MemoryError for an implicit step that does not
     fit.
     """
-    problem.terms()  # a problem that cannot be used says so here
+    _check_given(problem, base=base)
     switches(compile=compile, progress=progress, train_biases=train_biases, train_output=train_output)
     points, max_steps = integers(points=points, max_steps=max_steps)
     seed = checked_seed(seed)

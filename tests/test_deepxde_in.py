@@ -228,6 +228,15 @@ def test_a_network_of_several_widths_or_a_parallel_one_runs_as_it_is():
         assert all(np.isfinite(norm) for norm in solution.residual_norms().values())
 
 
+def test_networks_side_by_side_take_factors_on_the_layers_between():
+    """PFNN's outputs come of layers that are one unit thin each, which carry no factors."""
+    torch.manual_seed(0)
+    base = from_deepxde(with_every_condition(), dde.nn.PFNN([2, [5, 5], [4, 4], 2], "tanh", "Glorot normal"))
+    tuned = pl.finetune(base, base.problem, rank=2, max_steps=1, points=20)
+    factors = {name.rpartition(".")[0] for name, _ in tuned.network.named_parameters()}
+    assert factors == {f"layers.1.{side}" for side in (0, 1)}
+
+
 def test_outputs_are_counted_where_there_is_no_network():
     assert from_deepxde(burgers()).fields == ("y",)
     assert from_deepxde(with_every_condition()).fields == ("y1", "y2")

@@ -109,10 +109,10 @@ def test_the_field_of_the_median_seed_is_shown(case, tmp_path):
         place.mkdir()
         np.savez(place / "field.npz", prediction=case.grid["reference"])
         runs.append(make_run("a", seed=seed, folder=place, held_out_loss=loss))
-    chosen = figures._typical(make_variant(case, *runs), case.grid["reference"].shape)
+    chosen = figures._typical(make_variant(case, *runs))
     assert chosen is not None and chosen.seed == 2
     (tmp_path / "2" / "field.npz").unlink()
-    chosen = figures._typical(make_variant(case, *runs), case.grid["reference"].shape)
+    chosen = figures._typical(make_variant(case, *runs))
     assert chosen is not None and chosen.seed == 1
 
 

@@ -80,7 +80,7 @@ LEVELS: list[set[str]] = [
     {"dde.model", "plan"},
     {"chain", "results", "structure"},
     {"report", "study", "table"},
-    {"families.family", "families.report"},
+    {"archive", "families.family", "families.report"},
     {"families.ranks"},
     {"families.study"},
     {"cli"},

@@ -371,7 +371,7 @@ def test_only_reading_and_drawing_is_imported(name):
             found = [f"{node.module}.{alias.name}" for alias in node.names]
         roots |= {full.split(".")[0] for full in found}
         own |= {full.split(".")[1] for full in found if full.startswith("pinn_lora.")}
-    assert own <= {"report", "figures", "cells"}
+    assert own <= {"report", "figures", "cells", "folders"}
     assert roots - set(sys.stdlib_module_names) <= {"numpy", "matplotlib", "PIL", "jinja2", "pinn_lora"}
 
 

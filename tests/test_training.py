@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -214,6 +215,25 @@ def test_bad_input_gets_one_sentence(small_base, target, arguments, sentence):
     with pytest.raises(ValueError, match=sentence) as raised:
         pl.finetune(small_base, target, **{"rank": 2, "max_steps": 1, **arguments})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        ("burgers", "problem is 'burgers'; give a Problem, such as Burgers() from pinn_lora.problems.burgers"),
+        (Burgers, "problem is the class Burgers; give one of it, Burgers()"),
+        (None, "problem is None; give a Problem, such as Burgers() from pinn_lora.problems.burgers"),
+    ],
+)
+def test_what_is_no_problem_is_refused(small_base, problem, sentence):
+    for train in (pl.pretrain, partial(pl.finetune, small_base)):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            train(problem)
+
+
+def test_a_base_that_is_no_solution_is_refused(small_base, target):
+    with pytest.raises(ValueError, match=r"^base is of type MLP; give a Solution, as pretrain returns it$"):
+        pl.finetune(small_base.network, target)
 
 
 def test_loss_that_is_not_finite_at_the_start_is_refused(small_base):
