@@ -237,6 +237,26 @@ def test_networks_side_by_side_take_factors_on_the_layers_between():
     assert factors == {f"layers.1.{side}" for side in (0, 1)}
 
 
+def test_a_family_of_named_coefficients_is_reached_in_their_order(tmp_path):
+    """0.2 is nearer to 0.15 than to the base, 0.1; the folder and the table have the coefficient's name."""
+    base = from_deepxde(burgers(), network(2, 1), coefficients={"nu": 0.1})
+    members = [from_deepxde(burgers(nu), coefficients={"nu": nu}) for nu in (0.2, 0.15)]
+    family = pl.solve_family(base, members, rank=2, max_steps=1, points=40, folder=tmp_path / "family")
+    assert family.parents == (1, None)
+    assert [row["nu"] for row in family.table()] == [0.2, 0.15]
+    again = pl.Family.load(tmp_path / "family", base=base, problems=members)
+    assert again.nearest(members[0]).problem is members[0]
+    with pytest.raises(ValueError, match=r"made of its data alone; pass problem=pl\.from_deepxde"):
+        again.predict(0.19, np.zeros((1, 2)))
+    assert repr(members[0]).startswith("DeepXDEProblem(nu=0.2, TimePDE on ")
+
+
+@pytest.mark.parametrize("name", ["data", "fields", "residual", "not a name", "_nu"])
+def test_a_coefficients_name_is_its_own(name):
+    with pytest.raises(ValueError, match="a coefficient cannot be called"):
+        from_deepxde(burgers(), coefficients={name: 1.0})
+
+
 def test_outputs_are_counted_where_there_is_no_network():
     assert from_deepxde(burgers()).fields == ("y",)
     assert from_deepxde(with_every_condition()).fields == ("y1", "y2")

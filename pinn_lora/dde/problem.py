@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, make_dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -33,7 +34,8 @@ class DeepXDEProblem(Problem):
     it was given there, under the names dirichlet, neumann, robin, periodic, operator, pointset, initial.
 
     Interior points are our own, from the geometry: train_distribution, anchors and exclusions are not looked at. A loss is
-    sum_k w_k mean r_k^2, as there. It is not kept on disk: `Solution.load` wants `problem=from_deepxde(data)`.
+    sum_k w_k mean r_k^2, as there. It is not kept on disk: `Solution.load` wants `problem=from_deepxde(data)`. Coefficients
+    that were named are fields of a subclass, see `_kind`.
     """
 
     if TYPE_CHECKING:  # not coefficients, so not fields of the dataclass
@@ -42,15 +44,17 @@ class DeepXDEProblem(Problem):
         _residual: AutogradOperator
         _conditions: tuple[Condition, ...]
 
-    def __init__(self, data: Any = None, *, outputs: int = 1) -> None:
+    def __init__(self, data: Any = None, *, outputs: int = 1, **coefficients: Any) -> None:
         if data is None:
-            raise ValueError("a problem from DeepXDE is not kept on disk; pass problem=pl.from_deepxde(data)")
+            raise ValueError(
+                "a problem from DeepXDE is made of its data alone; pass problem=pl.from_deepxde(data)"
+            )
         domain = GeometryDomain(data.geom)
         fields = ("y",) if outputs == 1 else tuple(f"y{i + 1}" for i in range(outputs))
         conditions = tuple(_condition(bc, X, domain, outputs) for bc, X in _collocation(data))
         residual = AutogradOperator(self._pde, domain.names)
         held = {"data": data, "fields": fields, "_domain": domain, "_residual": residual, "_conditions": conditions}
-        for name, value in held.items():
+        for name, value in (held | coefficients).items():
             object.__setattr__(self, name, value)
 
     @property
@@ -58,7 +62,8 @@ class DeepXDEProblem(Problem):
         return self._domain
 
     def __repr__(self) -> str:
-        return f"DeepXDEProblem({type(self.data).__name__} on {self.domain!r})"
+        told = "".join(f"{field.name}={getattr(self, field.name)!r}, " for field in fields(self))
+        return f"DeepXDEProblem({told}{type(self.data).__name__} on {self.domain!r})"
 
     def residual(self, p: Coordinates, *u: Field) -> tuple[Tensor, ...]:
         return self._residual(p, *u)
@@ -105,6 +110,17 @@ class DeepXDEProblem(Problem):
                 "multiply each by the root of its own in pde"
             )
         return {name: float(w) for name, w in zip(names, loss_weights[first - 1 :], strict=True)}
+
+
+@lru_cache
+def _kind(names: tuple[str, ...]) -> type[DeepXDEProblem]:
+    """The class of the problems whose coefficients have these names: one for all members of a family."""
+    for name in names:
+        if not name.isidentifier() or name.startswith("_") or hasattr(DeepXDEProblem, name) or name == "data":
+            raise ValueError(f"a coefficient cannot be called {name!r} here; choose another name")
+    made = {"__module__": __name__, "__repr__": DeepXDEProblem.__repr__}
+    bases, options = (DeepXDEProblem,), {"frozen": True, "init": False, "eq": False, "repr": False}
+    return make_dataclass("DeepXDEProblem", names, bases=bases, namespace=made, **options) if names else DeepXDEProblem
 
 
 def _condition(bc: Any, X: np.ndarray, domain: GeometryDomain, outputs: int) -> Condition:
@@ -159,8 +175,8 @@ def _collocation(data: Any) -> list[tuple[Any, np.ndarray]]:
     return found
 
 
-def _problem(data: Any, outputs: int | None) -> DeepXDEProblem:
-    dde = load_deepxde()
+def _problem(data: Any, outputs: int | None, coefficients: Mapping[str, Any]) -> DeepXDEProblem:
+    dde, make = load_deepxde(), partial(_kind(tuple(coefficients)), **coefficients)
     if not isinstance(data, dde.data.PDE) or isinstance(data, (dde.data.FPDE, dde.data.IDE)):
         raise ValueError(f"from_deepxde takes a deepxde.data.PDE or TimePDE, and this is {type(data).__name__}")
     if data.pde is None:
@@ -168,11 +184,11 @@ def _problem(data: Any, outputs: int | None) -> DeepXDEProblem:
     if dde.config.autodiff != "reverse":
         raise ValueError(f"DeepXDE is set to {dde.config.autodiff}-mode derivatives; set it back to reverse mode")
     if outputs is not None:
-        return DeepXDEProblem(data, outputs=outputs)
+        return make(data, outputs=outputs)
     failed = []
     for count in range(1, MOST_OUTPUTS + 1):
         try:
-            problem = DeepXDEProblem(data, outputs=count)
+            problem = make(data, outputs=count)
             problem.needed(problem.residual)
             return problem
         except (IndexError, ValueError, RuntimeError) as error:
@@ -181,14 +197,18 @@ def _problem(data: Any, outputs: int | None) -> DeepXDEProblem:
 
 
 @overload
-def from_deepxde(data: Any, *, outputs: int | None = None) -> DeepXDEProblem: ...
+def from_deepxde(
+    data: Any, *, outputs: int | None = None, coefficients: Mapping[str, Any] | None = None
+) -> DeepXDEProblem: ...
 
 
 @overload
-def from_deepxde(data: Any, net: Any) -> Solution: ...
+def from_deepxde(data: Any, net: Any, *, coefficients: Mapping[str, Any] | None = None) -> Solution: ...
 
 
-def from_deepxde(data: Any, net: Any = None, *, outputs: int | None = None) -> Any:
+def from_deepxde(
+    data: Any, net: Any = None, *, outputs: int | None = None, coefficients: Mapping[str, Any] | None = None
+) -> Any:
     """A `deepxde.data.PDE` or `TimePDE` as a problem; with a network, or with a `deepxde.Model`, the solution that it is.
 
     A `deepxde.nn.FNN` of one width, with tanh or sin and without transforms, becomes our MLP with the same values, which is
@@ -196,19 +216,21 @@ def from_deepxde(data: Any, net: Any = None, *, outputs: int | None = None) -> A
     (`adapt_model`), the solution's `base` is the network without them. loss_weights of a Model are in
     `.settings["weights"]`, for `finetune(..., weights=)`.
 
-    outputs: how many outputs a network for `data` has, where none is given; else they are counted by running pde. Raises
+    outputs: how many outputs a network for `data` has, where none is given; else they are counted by running pde.
+    coefficients: by name, those that `data` was made with, which tell the members of a family apart (`solve_family`). Raises
     ValueError for other kinds of data, for a network of another type than the data's points, for a backend other than
     PyTorch and for conditions without points.
     """
+    coefficients = {} if coefficients is None else coefficients
     if net is None:
-        return _problem(data, outputs)
+        return _problem(data, outputs, coefficients)
     load_deepxde()
     model = net if hasattr(net, "losshistory") else None
     network = net if model is None else net.net
     if not isinstance(network, nn.Module):
         raise ValueError(f"net is a {type(net).__name__}; give a torch network or a deepxde.Model")
     _check_types(network, data)
-    problem = _problem(data, _outputs(network, data))
+    problem = _problem(data, _outputs(network, data), coefficients)
     told = None if model is None else model.loss_weights
     settings = {"method": "deepxde", "weights": problem.weights(told) if told is not None else {}}
     base = None
