@@ -58,6 +58,9 @@ def run(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:0.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float64 (the default) or float32.")] = None,
     jobs: Annotated[int | None, typer.Option(help="How many runs at once.")] = None,
+    case: Annotated[
+        list[int] | None, typer.Option(help="Run this case alone, by its number from 1; may be given several times.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Run a study and write its report; run it again to continue one that was interrupted."""
@@ -71,7 +74,7 @@ def run(
     command = shlex.join(["pinn-lora", "run", str(config)]) + "".join(f" {option}" for option in options)
     try:
         source, origin = config.read_text(encoding="utf-8"), config.parent
-        run_study(study, folder, command=command, source=source, origin=origin, progress=not quiet)
+        run_study(study, folder, command=command, source=source, origin=origin, only=case or (), progress=not quiet)
     except KeyboardInterrupt:
         typer.echo("interrupted: finished runs are kept; run the same command again for the missing ones", err=True)
         raise typer.Exit(130) from None

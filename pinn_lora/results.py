@@ -164,11 +164,16 @@ def load_base(case: Case, folder: Path) -> Solution:
     return Solution.load(folder / "bases" / case.base_id, problem=case.base)
 
 
+def is_described(case: Case, folder: Path) -> bool:
+    """Whether `describe_case` was done."""
+    return (folder / "cases" / f"{case.id}.json").is_file()
+
+
 def describe_case(case: Case, folder: Path) -> None:
     """The case's line of study.json and its reference and zero-shot fields, made once."""
-    path = folder / "cases" / f"{case.id}.json"
-    if path.is_file():
+    if is_described(case, folder):
         return
+    path = folder / "cases" / f"{case.id}.json"
     base = load_base(case, folder)
     zero_shot = Solution(case.target, base.network)
     notes = read_notes(folder / "bases" / case.base_id)

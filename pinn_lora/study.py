@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pinn_lora.results import (
     describe_case,
     describe_run,
     has_base,
+    is_described,
     load_base,
     now,
     open_folder,
@@ -40,32 +42,41 @@ def run_study(
     command: str,
     source: str,
     origin: str | Path = ".",
+    only: Sequence[int] = (),
     progress: bool = True,
 ) -> Path:
-    """Runs what is missing of a study into `folder`; the paths of its problems are taken from the folder `origin`. ConfigError
-    for a folder that holds something else."""
+    """Runs what is missing of a study into `folder`, or of the cases with the numbers in `only`; the paths of its problems are
+    taken from the folder `origin`. ConfigError for a folder that holds something else."""
     folder = plain_path(folder)
     cases = plan_cases(config, origin=origin)
     jobs = plan_jobs(config, cases)
+    for number in only:
+        if not 1 <= number <= len(cases):
+            raise ConfigError(f"there is no case {number}; the study has {len(cases)}, numbered from 1")
+    asked = [case for number, case in enumerate(cases, start=1) if not only or number in only]
     files = problem_hashes([case.problem for case in config.case], origin)
     check_references(problem for case in cases for problem in (case.base, case.target))
     open_folder(folder, config, command=command, source=source, files=files)
     planned = len(jobs) + count_tuned(config, jobs)
-    begun: list[Case] = []
-    for _, group in groupby(cases, key=lambda case: case.network):  # what a smaller network shows is there first
+    for _, group in groupby(asked, key=lambda case: case.network):  # what a smaller network shows is there first
         new = list(group)
         bases = {case.base_id: case for case in new if not has_base(case, folder)}
         waiting = [(config, case, folder) for case in bases.values()]
         each(_make_base, waiting, jobs=config.jobs, what="bases", progress=progress)
         for case in new:
             describe_case(case, folder)
-        begun += new
-        write_study(folder, config, begun, command=command, files=files, planned=planned)
+        write_study(folder, config, _begun(cases, folder), command=command, files=files, planned=planned)
         first = [job for job in jobs if job.case in new]
         _run_jobs(first, config, folder, progress)
         _run_jobs(tuned_jobs(config, first, folder), config, folder, progress)
-    write_study(folder, config, cases, command=command, files=files, planned=planned, finished=now())
+    there = len(list(folder.glob("runs/*/run.json")))
+    finished = now() if there == planned else None
+    write_study(folder, config, _begun(cases, folder), command=command, files=files, planned=planned, finished=finished)
     return folder
+
+
+def _begun(cases: list[Case], folder: Path) -> list[Case]:
+    return [case for case in cases if is_described(case, folder)]
 
 
 def _run_jobs(jobs: list[Job], config: StudyConfig, folder: Path, progress: bool) -> None:

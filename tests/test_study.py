@@ -328,3 +328,39 @@ def test_runs_of_a_file_that_was_edited_are_not_mixed(tmp_path):
     with pytest.raises(ConfigError, match="was edited since"):
         (tmp_path / "round.py").write_text(ROUND)
         run(folder, text, origin=tmp_path)
+
+
+TWO_CASES = (
+    TINY.replace("seeds = [0, 1]", "seeds = [0]").partition("[[method]]")[0]
+    + """
+[[case]]
+problem = "burgers"
+base = { nu = "0.3/pi" }
+target = { nu = "0.4/pi" }
+width = 6
+depth = 2
+rank = 2
+pretrain = { max_steps = 15, points = 150 }
+[[method]]
+name = "odelora-implicit"
+max_steps = 2
+"""
+)
+
+
+def test_one_case_alone_and_the_others_later(tmp_path):
+    folder = run(tmp_path / "study", TWO_CASES, only=[2])
+    study = json.loads((folder / "study.json").read_text())
+    assert len(runs_of(folder)) == 1 and study["finished"] is None and study["planned"] == 2
+    assert [case["id"][:2] for case in study["cases"]] == ["02"]
+    assert "0.4/pi" in report(folder).read_text()
+    run(folder, TWO_CASES)
+    study = json.loads((folder / "study.json").read_text())
+    assert len(runs_of(folder)) == 2 and study["finished"]
+    assert [case["id"][:2] for case in study["cases"]] == ["01", "02"]
+
+
+def test_a_case_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^there is no case 3; the study has 2, numbered from 1$"):
+        run(tmp_path / "study", TWO_CASES, only=[2, 3])
+    assert not (tmp_path / "study").exists()
