@@ -31,7 +31,9 @@ from pinn_lora.solution import Solution, Status
 
 PROBE = 512  # points of the batch that a start by the gradient sees
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-OVERFIT = 1.5  # pretraining adds points while the held-out loss is above so many times the fitted one
+OVERFIT = (
+    1.5  # where not said otherwise, points are added while the held-out loss is above so many times the fitted one
+)
 DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps by default
 
 
@@ -61,9 +63,9 @@ def pretrain(
     the default above), "full-adam" or "full-lbfgs"; or a preset, a `Method` or an optimizer, which then trains all weights.
     network: a module, which is copied, or one of ours that is made `depth` x `width`: its name ("mlp" where None), or a mapping
     of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
-    max_steps, where not given, is the method's. Every `resample_every` steps (None: never; "auto": 10 where steps are implicit,
-    else a fifteenth of the run) residual-adaptive points are added, up to three times the first number, while the held-out
-    loss is above 1.5 times the fitted one: a smooth solution needs no more, and steps on fewer points are quicker.
+    max_steps, where not given, is the method's. Every `resample_every` steps (None: never) residual-adaptive points are added,
+    up to three times the first number. "auto" is 10 where steps are implicit, else a fifteenth of the run, and only while the
+    held-out loss is above 1.5 times the fitted one: a smooth solution needs no more, and steps on fewer points are quicker.
     weights: by term name, see `Objective`. compile: fused kernels with the same numbers; needs a C++ compiler and some seconds
     for every new shape, so it pays for long runs. max_memory: GiB that an implicit step may take, see `Objective`: the solver
     and the points taken together are chosen for it.
@@ -74,8 +76,8 @@ def pretrain(
     switches(compile=compile, progress=progress)
     points, width, depth = integers(points=points, width=width, depth=depth)
     seed = checked_seed(seed)
-    automatic = resample_every == "auto"
-    max_steps, spacing = integers(max_steps=max_steps, resample_every=None if automatic else resample_every)
+    [max_steps] = integers(max_steps=max_steps)
+    spacing = _spacing(resample_every)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
     must_be(POSITIVE, max_seconds=max_seconds)
     weights = term_weights(weights)
@@ -96,8 +98,7 @@ def pretrain(
         before = solution
         left = None if max_seconds is None else max(max_seconds - (before.history[-1].seconds if phase else 0.0), 0.0)
         share = left if left is None or phase == len(phases) - 1 else left * 0.5
-        every = 10 if preset.method.implicit else max(steps // 15, 1)
-        budget = Budget(steps, share, every if automatic else spacing, overfit=OVERFIT)
+        budget = _budget(preset, steps, share, spacing)
         solution = train(
             replace(before, history=()),
             preset.method,
@@ -114,6 +115,19 @@ def pretrain(
         if solution.status is Status.DIVERGED:
             break
     return solution
+
+
+def _spacing(resample_every: int | str | None) -> int | str | None:
+    """The number of steps between two additions of points; ValueError for what is none."""
+    return "auto" if resample_every == "auto" else integers(resample_every=resample_every)[0]
+
+
+def _budget(preset: Preset, max_steps: int, max_seconds: float | None, spacing: int | str | None) -> Budget:
+    """A given number of steps is kept to, so that all methods of a comparison have one schedule."""
+    if not isinstance(spacing, str):
+        return Budget(max_steps, max_seconds, spacing)
+    every = 10 if preset.method.implicit else max(max_steps // 15, 1)
+    return Budget(max_steps, max_seconds, every, overfit=OVERFIT)
 
 
 def _check_given(problem: Any, **solutions: Any) -> None:
@@ -216,7 +230,7 @@ def finetune(
     max_steps: int | None = None,
     max_seconds: float | None = None,
     points: int = 3000,
-    resample_every: int | None = 10,
+    resample_every: int | str | None = "auto",
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
@@ -232,16 +246,15 @@ def finetune(
     `select_ranks`. targets: "hidden" where not given. scale: s of W0 + s B A (1.0), or "rslora", {"name": "rslora",
     "alpha": 2.0}: alpha / sqrt(rank), see `RSLoRA`. method: a preset or its name, or a `Method(metric, lift, integrator)` or an
     optimizer, which then trains factors. The initializer, the first step size and the budget are the preset's where not given.
-    Points are kept, and residual-adaptive ones added every `resample_every` steps; None adds none. compile, max_memory: as in
-    `pretrain`. The base is left as it is. Raises ValueError for names that do not exist, a rank above a layer's size, a
-    start that does not fit and a loss that is not finite at the start, MemoryError for an implicit step that does not
-    fit.
+    resample_every, compile, max_memory: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not
+    exist, a rank above a layer's size, a start that does not fit and a loss that is not finite at the start, MemoryError for
+    an implicit step that does not fit.
     """
     _check_given(problem, base=base)
     switches(compile=compile, progress=progress, train_biases=train_biases, train_output=train_output)
     points, max_steps = integers(points=points, max_steps=max_steps)
     seed = checked_seed(seed)
-    resample_every, rank = integers(resample_every=resample_every)[0], integer_ranks(rank)
+    spacing, rank = _spacing(resample_every), integer_ranks(rank)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
     must_be(POSITIVE, max_seconds=max_seconds)
     weights, scale = term_weights(weights), None if scale is None else scale_of(scale)
@@ -263,7 +276,7 @@ def finetune(
         Solution(problem, network, base, (), Status.COMPLETED, settings),
         preset.method,
         step_size=preset.step_size if step_size is None else step_size,
-        budget=Budget(preset.max_steps if max_steps is None else max_steps, max_seconds, resample_every),
+        budget=_budget(preset, preset.max_steps if max_steps is None else max_steps, max_seconds, spacing),
         points=points,
         weights=weights,
         seed=seed,

@@ -134,7 +134,7 @@ def test_training_does_not_read_the_reference(small_base, target, method):
 
 
 def test_a_run_that_blows_up_is_a_result(small_base, target):
-    tuned = pl.finetune(small_base, target, method="lora-sgd", step_size=1e6, rank=2, max_steps=50, points=200)
+    tuned = pl.finetune(small_base, target, method="lora-sgd", step_size=1e3, rank=2, max_steps=50, points=200)
     assert tuned.status == pl.Status.DIVERGED
     assert tuned.history[-1].step < 50
 
@@ -152,14 +152,25 @@ def test_lbfgs_converges_on_its_own(small_base):
     assert tuned.status == pl.Status.CONVERGED
 
 
-def test_pretraining_adds_points_only_where_the_held_out_loss_is_above_the_fitted_one():
+def test_points_are_added_only_where_the_held_out_loss_is_above_the_fitted_one(small_base, target):
     """All weights at 40 points fit these and nothing between them; at 600 a smooth solution leaves nothing to fit."""
-    problem, options = Burgers(nu=0.5 / math.pi), {"width": 8, "depth": 2, "max_steps": 30, "resample_every": 5}
+    problem, options = Burgers(nu=0.5 / math.pi), {"width": 8, "depth": 2, "max_steps": 30}
     few, many = (pl.pretrain(problem, points=n, **options) for n in (40, 600))
-    assert few.history[-1].points == 40 + 5 * 10  # at every chance
+    assert few.history[-1].points == 40 + 2 * 10  # at every chance
     assert many.history[-1].points == 600
     last = many.history[-1]
     assert last.held_out_loss < 1.5 * last.loss  # what it was judged by
+    few, many = (pl.finetune(small_base, target, rank=4, max_steps=25, points=n) for n in (40, 600))
+    assert (few.history[-1].points, many.history[-1].points) == (40 + 2 * 10, 600)
+
+
+def test_a_number_of_steps_between_additions_is_kept_to(small_base, target):
+    """So that the methods of a comparison see as many points: at 600 points none would be needed."""
+    for made in (
+        pl.pretrain(target, width=8, depth=2, points=600, max_steps=12, resample_every=5),
+        pl.finetune(small_base, target, rank=2, points=600, max_steps=12, resample_every=5),
+    ):
+        assert made.history[-1].points == 600 + 2 * 150
 
 
 def test_a_line_search_that_stops_brings_no_points_that_are_not_needed():
