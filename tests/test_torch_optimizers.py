@@ -1,6 +1,8 @@
 """Optimizers that torch or pytorch-optimizer hold: step by step what those give when they are used directly, and what a lift
 in front of their moments does."""
 
+import dataclasses
+import functools
 import math
 
 import pytest
@@ -8,10 +10,10 @@ import pytorch_optimizer
 import torch
 from small_objective import assert_close, dense, objective_of, started
 
-from pinn_lora import catalog, lifts, optimizers
-from pinn_lora.flow import Flow
+from pinn_lora import catalog, lifts, metrics, optimizers
+from pinn_lora.flow import Flows
 from pinn_lora.lifts import Lift
-from pinn_lora.metrics.identity import Identity
+from pinn_lora.metrics import Metric
 from pinn_lora.optimizers import Optimizer
 
 STEPS = 12
@@ -22,13 +24,17 @@ def build(name, **options) -> Optimizer:
 
 
 class Direct:
-    """The tensors of theta as parameters, moved by a torch optimizer that the test makes itself."""
+    """The tensors of theta as parameters, moved by torch optimizers that the test makes itself: `make` is given the factors
+    B, A, B, A ... and the tensors beside them."""
 
-    def __init__(self, objective, theta, make, *, lift="chain_rule") -> None:
-        self.objective, self.blocks = objective, objective.blocks
-        self.lift = catalog.build(lifts, Lift, lift)
-        self.tensors = [torch.nn.Parameter(t.clone()) for b in self.blocks.blocks for t in b.split(theta[b.slice])]
-        self.torch = make(self.tensors)
+    def __init__(self, objective, theta, make, *, lift="chain_rule", metric="identity", decay=False) -> None:
+        self.objective, self.blocks, self.decay = objective, objective.blocks, decay
+        self.flows = Flows(catalog.build(lifts, Lift, lift), catalog.build(metrics, Metric, metric))
+        tensors = [[torch.nn.Parameter(t.clone()) for t in b.split(theta[b.slice])] for b in self.blocks.blocks]
+        self.tensors = [t for found in tensors for t in found]
+        pairs, dense = ([t for found in tensors if len(found) == k for t in found] for k in (2, 1))
+        self.torch = make(pairs, dense)
+        self.schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(found, T_max=STEPS) for found in self.torch]
 
     @property
     def theta(self) -> torch.Tensor:
@@ -36,19 +42,21 @@ class Direct:
 
     def step(self) -> None:
         theta, gradients = self.theta, []
-        g = -Flow(self.objective, self.lift, Identity()).velocity(theta)[1]
+        g = -self.flows.at(self.objective, theta).velocity(theta)[1]
         for block in self.blocks.blocks:
             gradients += block.split(g[block.slice])
         for tensor, gradient in zip(self.tensors, gradients, strict=True):
             tensor.grad = gradient.clone()
         for optimizer in self.torch:
             optimizer.step()
+        for schedule in self.schedules if self.decay else ():
+            schedule.step()
 
 
-def assert_same_path(rule, make, *, lift="chain_rule", step_size=1e-2, tolerance=1e-12, **options):
+def assert_same_path(rule, make, *, step_size=1e-2, tolerance=1e-12, lift="chain_rule", metric="identity", **options):
     objective = objective_of(**options)
     run, theta = started(rule, objective, step_size=step_size, max_steps=STEPS)
-    direct = Direct(objective, theta, make, lift=lift)
+    direct = Direct(objective, theta, make, lift=lift, metric=metric, decay=rule.decay)
     start = theta
     for _ in range(STEPS):
         theta = run.step(objective, theta).theta
@@ -63,7 +71,7 @@ LIFTED = ["block_diagonal", {"name": "lora_pro", "gauge": "symmetry"}, "refactor
 @pytest.mark.parametrize("lift", LIFTED, ids=str)
 def test_adam_takes_moments_of_the_lifts_velocities(lift):
     rule = build("adam", lift=lift, decay=False)
-    assert_same_path(rule, lambda tensors: [torch.optim.Adam(tensors, lr=1e-2)], lift=lift, train_biases=True)
+    assert_same_path(rule, lambda factors, dense: [torch.optim.Adam([*factors, *dense], lr=1e-2)], lift=lift, train_biases=True)
 
 
 def test_scaled_adam_written_out():
@@ -90,15 +98,15 @@ def test_scaled_adam_written_out():
 
 
 def test_lora_plus_moves_b_faster():
-    def make(tensors):
-        return [torch.optim.Adam([{"params": tensors[0::2], "lr": 16e-3}, {"params": tensors[1::2], "lr": 1e-3}])]
+    def make(factors, _):
+        return [torch.optim.Adam([{"params": factors[0::2], "lr": 16e-3}, {"params": factors[1::2], "lr": 1e-3}])]
 
     assert_same_path(build("adam", ratio=16.0, decay=False), make, step_size=1e-3)
 
 
 def test_weight_decay_is_decoupled():
     rule = build("adam", weight_decay=0.1, decay=False)
-    assert_same_path(rule, lambda tensors: [torch.optim.AdamW(tensors, lr=1e-2, weight_decay=0.1)])
+    assert_same_path(rule, lambda factors, _: [torch.optim.AdamW(factors, lr=1e-2, weight_decay=0.1)])
 
 
 def weighted_least_squares(B, A, G, scale, F) -> list[torch.Tensor]:
@@ -157,28 +165,35 @@ def test_adam_with_the_adafactor_metric_written_out(source, tolerance):
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("lift", ["chain_rule", "balanced"])
 def test_momentum_is_torchs(lift, nesterov):
+    def make(factors, dense):
+        return [torch.optim.SGD([*factors, *dense], lr=1e-4, momentum=0.9, nesterov=nesterov)]
+
     rule = build("momentum", lift=lift, nesterov=nesterov, decay=False)
-    make = lambda tensors: [torch.optim.SGD(tensors, lr=1e-4, momentum=0.9, nesterov=nesterov)]  # noqa: E731
     assert_same_path(rule, make, lift=lift, step_size=1e-4, train_biases=True)
 
 
+def swapped(factors):
+    """A, B, A, B ...: the order that LoRA-RITE expects."""
+    return [t for B, A in zip(factors[0::2], factors[1::2], strict=True) for t in (A, B)]
+
+
 def test_soap_scion_and_rite_are_pytorch_optimizers():
-    wd = {"weight_decay": 0.0}
-    make = lambda tensors: [pytorch_optimizer.SOAP(tensors, lr=1e-2, **wd)]  # noqa: E731
-    assert_same_path(build("soap", decay=False), make)
-    assert_same_path(
-        build("scion", decay=False), lambda tensors: [pytorch_optimizer.SCION(tensors, lr=1e-3)], step_size=1e-3
-    )
+    """At its defaults, but for what the docstrings name as ours."""
+    beside = {"train_biases": True}
+    soap = lambda factors, dense: [pytorch_optimizer.SOAP([*factors, *dense], lr=1e-2, weight_decay=0.0)]  # noqa: E731
+    assert_same_path(build("soap", decay=False), soap, **beside)
+    scion = lambda factors, dense: [pytorch_optimizer.SCION([*factors, *dense], lr=1e-3)]  # noqa: E731
+    assert_same_path(build("scion", decay=False), scion, step_size=1e-3, **beside)
 
-    def rite(tensors):
-        pairs = [t for B, A in zip(tensors[0::2], tensors[1::2], strict=True) for t in (A, B)]
-        return [pytorch_optimizer.LoRARite(pairs, lr=1e-2, clip_unmagnified_grad=0.0, update_skipping=0.0)]
+    def rite(factors, dense):
+        found = pytorch_optimizer.LoRARite(swapped(factors), lr=1e-2, clip_unmagnified_grad=0.0, update_skipping=0.0)
+        return [found, torch.optim.Adam(dense, lr=1e-2)]
 
-    assert_same_path(build("lora_rite", decay=False), rite)
+    assert_same_path(build("lora_rite", decay=False), rite, **beside)
 
 
 def test_the_step_of_rite_does_not_depend_on_the_factorisation():
-    """Its promise: the same product step from (B X, X^-1 A), to 1e-4 by its eps of 1e-6."""
+    """Its promise: the same product step from (B X, X^-1 A), to 1e-3 by its eps of 1e-6."""
     steps = []
     for X in (torch.eye(2).double(), torch.tensor([[3.0, 1.0], [-0.5, 0.2]]).double()):
         objective = objective_of()
@@ -205,28 +220,118 @@ def test_the_step_of_rite_does_not_depend_on_the_factorisation():
 
 
 def test_muon_is_torchs_with_adam_for_biases():
-    def make(tensors):
-        matrices, rest = [t for t in tensors if t.ndim == 2], [t for t in tensors if t.ndim != 2]
-        muon = torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        return [muon, torch.optim.Adam(rest, lr=1e-2)]
+    def make(factors, dense):
+        muon = torch.optim.Muon(factors, lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        return [muon, torch.optim.Adam(dense, lr=1e-2)]
 
     assert_same_path(build("muon", decay=False), make, train_biases=True)
 
 
-@pytest.mark.parametrize("anneal", [False, True])
-def test_rad_written_out(anneal):
-    objective = objective_of(train_biases=True)
-    run, theta = started(
-        build("rad", anneal=anneal, delta=2.0, decay=False), objective, step_size=1e-2, max_steps=STEPS
-    )
+# Every option off its default
+
+
+ADAFACTOR = {"lift": "weighted", "metric": "adafactor"}
+
+
+def direct_adam(rule, factors, dense):
+    groups = [{"params": factors[0::2], "lr": rule.ratio * 1e-3}, {"params": [*factors[1::2], *dense], "lr": 1e-3}]
+    return [torch.optim.AdamW(groups, betas=(rule.beta1, rule.beta2), eps=rule.eps, weight_decay=rule.weight_decay)]
+
+
+def direct_momentum(rule, factors, dense):
+    return [torch.optim.SGD([*factors, *dense], lr=1e-3, momentum=rule.beta, nesterov=rule.nesterov)]
+
+
+def direct_muon(rule, factors, dense):
+    matrices, biases = ([t for t in (*factors, *dense) if (t.ndim == 2) == flat] for flat in (True, False))
+    options = {"momentum": rule.momentum, "nesterov": rule.nesterov, "weight_decay": 0.0}
+    muon = torch.optim.Muon(matrices, lr=1e-3, adjust_lr_fn="match_rms_adamw", **options)
+    return [muon, torch.optim.Adam(biases, lr=1e-3)]
+
+
+def direct_scion(rule, factors, dense):
+    return [pytorch_optimizer.SCION([*factors, *dense], lr=1e-3, momentum=rule.a)]
+
+
+def direct_soap(rule, factors, dense):
+    options = {"betas": (rule.beta1, rule.beta2), "precondition_frequency": rule.every, "weight_decay": 0.0}
+    return [pytorch_optimizer.SOAP([*factors, *dense], lr=1e-3, **options)]
+
+
+def direct_lora_rite(rule, factors, dense):
+    options = {"betas": (rule.beta1, rule.beta2), "eps": rule.eps, "apply_escape": rule.escape}
+    options |= {"clip_unmagnified_grad": rule.clip, "update_skipping": rule.skip}
+    found = pytorch_optimizer.LoRARite(swapped(factors), lr=1e-3, **options)
+    return [found, torch.optim.Adam(dense, lr=1e-3)]
+
+
+ADAM = {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "ratio": 3.0, "weight_decay": 0.1}
+RITE = {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "clip": 0.05, "skip": 0.15, "escape": True}
+DIRECT = {
+    "adam": (direct_adam, {**ADAM, **ADAFACTOR}),
+    "momentum": (direct_momentum, {"beta": 0.5, "nesterov": True, **ADAFACTOR}),
+    "muon": (direct_muon, {"momentum": 0.5, "nesterov": False}),
+    "scion": (direct_scion, {"a": 0.4}),
+    "soap": (direct_soap, {"beta1": 0.5, "beta2": 0.8, "every": 3}),
+    "lora_rite": (direct_lora_rite, RITE),
+}
+
+
+def end_of(rule) -> torch.Tensor:
+    objective = objective_of(train_biases=True, train_output=True)
+    run, theta = started(rule, objective, step_size=1e-3, max_steps=STEPS)
+    for _ in range(STEPS):
+        theta = run.step(objective, theta).theta
+    return theta
+
+
+def assert_every_option_matters(name, options):
+    """All options are there, and each that is put back to its default ends elsewhere; of a metric also its lift."""
+    given, rule = {"decay": False, **options}, catalog.find(optimizers, Optimizer, name)
+    missing = {field.name for field in dataclasses.fields(rule)} - set(given)
+    assert not missing, f"give {name}'s {sorted(missing)} a value off its default, and hand it to the reference"
+    end = end_of(build(name, **given))
+    for option in given:
+        left = {key: value for key, value in given.items() if key != option and (option, key) != ("lift", "metric")}
+        assert not torch.equal(end_of(build(name, **left)), end), f"{option} of {name} changes nothing"
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_every_option_off_its_default_is_handed_on(name):
+    """With tensors beside the factors: biases and the output layer's matrix."""
+    make, options = DIRECT[name]
+    assert_every_option_matters(name, options)
+    beside = {"train_biases": True, "train_output": True}
+    for decay in (False, True):
+        rule = build(name, decay=decay, **options)
+        flow = {key: options[key] for key in ADAFACTOR if key in options}
+        assert_same_path(rule, functools.partial(make, rule), step_size=1e-3, **flow, **beside)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"anneal": False, "delta": 2.0},
+        {"anneal": True, "delta": 2.0},
+        {"anneal": False, "delta": 2.0, "beta1": 0.5, "beta2": 0.8, "zeta": 1e-2},
+    ],
+    ids=str,
+)
+def test_rad_written_out(options):
+    objective = objective_of(train_biases=True, train_output=True)
+    run, theta = started(build("rad", decay=False, **options), objective, step_size=1e-2, max_steps=STEPS)
+    beta1, beta2, zeta = (options.get(*pair) for pair in (("beta1", 0.9), ("beta2", 0.999), ("zeta", 1e-16)))
     m, v = torch.zeros_like(theta), torch.zeros_like(theta)
     for k in range(1, STEPS + 1):
         g = objective.gradient(theta)[1]
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        zeta = min(max(math.exp(40 * (k / STEPS - 1)), 1e-16), 1.0) if anneal else 1e-16
-        expected = theta - 1e-2 / (1 - 0.9**k) * math.sqrt(1 - 0.999**k) * m / (4.0 * v + zeta).sqrt()
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        if options["anneal"]:
+            zeta = min(max(math.exp(40 * (k / STEPS - 1)), 1e-16), 1.0)
+        expected = theta - 1e-2 / (1 - beta1**k) * math.sqrt(1 - beta2**k) * m / (4.0 * v + zeta).sqrt()
         theta = run.step(objective, theta).theta
         assert_close(theta, expected, 1e-12)
+    if "zeta" in options:
+        assert_every_option_matters("rad", options)
 
 
 def test_decay_takes_every_step_size_to_zero():
