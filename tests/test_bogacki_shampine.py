@@ -1,10 +1,12 @@
 """Bogacki and Shampine's pair: against SciPy's own coefficients, its cost, and its control of the step size."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
-from scipy.integrate._ivp.rk import RK23
+from scipy.integrate._ivp.rk import RK23, rk_step
 
 from pinn_lora import catalog, integrators
 from pinn_lora.integrators import Integrator
@@ -74,6 +76,38 @@ def test_a_rejected_step_stays_and_shrinks():
     broken = BogackiShampine().step(Relaxation(float("nan")), torch.tensor([0.1]).double(), 1.0)
     assert not broken.accepted
     assert broken.next_h == pytest.approx(0.2)
+
+
+def scipys_step(flow, y: torch.Tensor, h: float, rtol: float, atol: float) -> tuple[np.ndarray, float]:
+    """Where SciPy's pair goes from y, and the root mean square of its error in units of the tolerance."""
+    field = lambda t, y: flow.field(torch.from_numpy(y)).numpy()  # noqa: E731
+    y, K = y.numpy(), np.empty((RK23.n_stages + 1, len(y)))
+    new, _ = rk_step(field, 0.0, y, field(0.0, y), h, RK23.A, RK23.B, RK23.C, K)
+    size = atol + rtol * np.maximum(np.abs(y), np.abs(new))
+    return new, float(np.sqrt(np.mean((h * K.T @ RK23.E / size) ** 2)))
+
+
+def test_the_next_step_size_is_the_docstrings():
+    """By SciPy's errors, of a step and of one after it, over sizes that reach all limits. To 1e-6: an error of 1e-10 tolerances
+    is a difference of stages of which rounding leaves as much."""
+    rtol, start, met = 1e-3, torch.tensor([0.1, -1.5]).double(), set()
+    for first, second in itertools.product(np.logspace(-4, 1, 11), repeat=2):
+        flow, y, past = Relaxation(1.0, 5.0), start, None
+        for h in (first, second):
+            new, error = scipys_step(flow, y, h, rtol, rtol)
+            if error <= 1.0:
+                raw = 0.9 * max(error, 1e-10) ** (-0.7 / 3) * max(past or error, 1e-10) ** (0.4 / 3)
+                low, high = 0.2, 5.0
+            else:
+                raw, low, high = 0.9 * error ** (-1 / 3), 0.2, 0.5
+            taken = flow.past = BogackiShampine(rtol=rtol, atol=rtol).step(flow, y, h)
+            assert taken.accepted == (error <= 1.0)
+            assert taken.next_h == pytest.approx(h * min(max(raw, low), high), rel=1e-6)
+            met.add((taken.accepted, "low" if raw < low else "high" if raw > high else "between"))
+            if taken.accepted:
+                np.testing.assert_allclose(taken.theta.numpy(), new, rtol=1e-13)
+            y, past = taken.theta, error if taken.accepted else None
+    assert met == set(itertools.product((True, False), ("low", "between", "high")))
 
 
 def test_on_a_stiff_flow_the_step_settles_at_the_stability_limit():
