@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small_objective import assert_close, dense, objective_of, started
+from torch.autograd.functional import jacobian
 
 from pinn_lora.lora import truncate
 from pinn_lora.optimizers.riemannian import Riemannian
@@ -50,6 +51,27 @@ def test_a_step_is_the_truncated_projected_gradient(h, scale):
         for (B, A, _, _), X in zip(dense(objective, theta), expected, strict=True):
             assert_close(B @ A, X, 1e-9)
             torch.testing.assert_close(B.T @ B, A @ A.T, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("options", "eps"), [({}, 1e-6), ({"eps": 0.1}, 0.1)], ids=["default", "0.1"])
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_a_damped_step_is_the_truncated_ridge_solution(scale, options, eps):
+    """X <- [X + h (dB A + B dA)]_r with (dB, dA) of damped least squares, J the Jacobian of (B, A) -> B A: the least of
+    |s J d + G|^2 + s^2 lam |d|^2, lam = eps tr(B^T B + A A^T) / (2 r). To 1e-8: J^T J + lam I is singular but for lam."""
+    objective, h = objective_of(scale=scale), 1e-2
+    run, theta = started(Riemannian(**options), objective, step_size=h, max_steps=9)
+    for _ in range(3):
+        expected = []
+        for B, A, G, s in dense(objective, theta):
+            J = torch.cat([j.flatten(2).flatten(0, 1) for j in jacobian(torch.matmul, (B, A))], 1)
+            lam = eps * (B.square().sum() + A.square().sum()) / (2 * len(A))
+            ridge = torch.cat([s * J, s * lam.sqrt() * torch.eye(J.shape[1], dtype=torch.float64)])
+            right = torch.cat([-G.reshape(-1), torch.zeros(J.shape[1], dtype=torch.float64)])
+            d = torch.linalg.lstsq(ridge, right).solution
+            expected.append(best(B @ A + h * (J @ d).view_as(G), len(A)))
+        theta = run.step(objective, theta).theta
+        for (B, A, _, _), X in zip(dense(objective, theta), expected, strict=True):
+            assert_close(B @ A, X, 1e-8)
 
 
 def test_a_step_costs_one_gradient_and_dense_tensors_follow_theirs():
