@@ -168,6 +168,17 @@ def test_lora_one_is_the_best_part_of_a_gradient_step():
     assert not start("lora_one", W, 2, probe=nothing)[0].any()
 
 
+def test_the_published_constants_are_the_defaults():
+    """Of LoRA-GA, arXiv 2407.05000, and LoRA-One, arXiv 2502.01235, from their code; the starts' scales follow from them."""
+    assert catalog.find(initializers, Initializer, "lora_ga")().gamma == 16.0
+    assert catalog.find(initializers, Initializer, "lora_one")().gamma == 128.0
+    W = weight(6, 5)
+    B, _ = start("lora_ga", W, 2)
+    torch.testing.assert_close(B.T @ B, 6**0.5 / 16.0 * torch.eye(2).double(), rtol=0, atol=1e-13)
+    B, A = start("lora_one", W, 2)
+    assert torch.linalg.matrix_norm(B @ A, 2).item() == pytest.approx(1 / 128.0, rel=1e-12)
+
+
 def test_lora_da_by_its_matrices_written_out():
     """Omega by loops over the probe's rows; A spans its lowest eigenvectors, B is the step's part there."""
     W, r, gamma = weight(6, 5), 2, 9.0

@@ -37,6 +37,14 @@ def test_lora_plus_moves_b_sixteen_times_as_fast_as_a():
             torch.testing.assert_close(mA, gA, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["lora-adam", "full-adam", "lora-rad", "lora-rite", "lora-pro-adamw", "altlora-plus"])
+def test_moments_are_averaged_as_adams(name):
+    """0.9 and 0.999 as Kingma & Ba, arXiv 1412.6980, give them; altlora-plus too, which is published with others."""
+    method = PRESETS[name].method
+    first = method.beta if name == "altlora-plus" else method.beta1
+    assert (first, method.beta2) == (0.9, 0.999)
+
+
 def test_the_presets_of_the_main_job_are_there():
     assert set(PRESETS) >= {
         *("lora-sgd", "scaled-gd", "odelora-euler", "odelora-heun", "odelora-rk4", "odelora-implicit"),
