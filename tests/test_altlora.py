@@ -50,6 +50,19 @@ def test_steps_are_the_published_ones(scale, beta2, eps):
             assert_close(A, A2, 1e-8)
 
 
+@pytest.mark.parametrize("beta2", [0.0, 0.99])
+def test_dense_tensors_follow_their_gradient_at_every_step(beta2):
+    """Whichever factor's turn it is, and by no momentum."""
+    objective = objective_of(train_biases=True, train_output=True)
+    run, theta = started(AltLoRA(beta2=beta2), objective, step_size=1e-3, max_steps=9)
+    beside = [block.slice for block in objective.blocks.blocks if block not in objective.blocks.pairs]
+    for _ in range(4):
+        expected = theta - run.h * objective.gradient(theta)[1]
+        theta = run.step(objective, theta).theta
+        for place in beside:
+            assert_close(theta[place], expected[place], 1e-14)
+
+
 def test_a_zero_start_waits_for_b():
     objective = objective_of(initializer="zero_b")
     run, theta = started(AltLoRA(), objective, step_size=1e-3, max_steps=20)

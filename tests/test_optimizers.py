@@ -71,6 +71,37 @@ def test_a_run_is_the_same_every_time_and_a_rule_keeps_no_state(name):
     assert torch.equal(*found)
 
 
+DENSE = {"-g": torch.optim.SGD, "Adam": torch.optim.Adam}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_dense_tensors_beside_factors_follow_the_rule_that_is_declared(name):
+    """Every bias, and the output layer's matrix: torch's step for the same gradients, to 1e-12 of it, as theta - h g rounds;
+    where no rule of their own is declared, all of them move, and the loss falls along their own steps."""
+    rule = catalog.build(optimizers, Optimizer, name)
+    objective = objective_for(rule, train_biases=True, train_output=True)
+    run, theta = started(rule, objective, step_size=1e-3, max_steps=9)
+    start, fall = theta, 0.0
+    beside = [block.slice for block in objective.blocks.blocks if block not in objective.blocks.pairs]
+    assert len(beside) == 5
+    parameters = [torch.nn.Parameter(theta[place].clone()) for place in beside]
+    direct = DENSE[rule.dense](parameters, lr=1e-3) if rule.dense else None
+    for _ in range(6):
+        h, g, before = run.h, objective.gradient(theta)[1], theta
+        theta = run.step(objective, theta).theta
+        fall += sum(float(g[place] @ (theta - before)[place]) for place in beside)
+        for place, parameter in zip(beside, parameters, strict=True) if direct else ():
+            parameter.data.copy_(before[place])
+            parameter.grad = g[place].clone()
+        if direct:
+            direct.param_groups[0]["lr"] = h
+            direct.step()
+            for place, parameter in zip(beside, parameters, strict=True):
+                assert (theta[place] - parameter.detach()).norm() <= 1e-12 * (theta - before)[place].norm()
+    assert not any(torch.equal(theta[place], start[place]) for place in beside)
+    assert fall < 0
+
+
 # Adam
 
 

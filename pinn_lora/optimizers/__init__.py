@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -36,14 +36,16 @@ class Optimizer(ABC):
 
     `implicit`: a step solves a system. `adaptive`: it chooses its step sizes itself, after the first. `needs_factors`: it
     works on pairs (B, A) alone, and a network without any is refused. `rank_factor`: how many times the rank its adapters
-    have, where a part of them is frozen. `initializer`: its start where none is given. `conserves`: what a step keeps.
-    `evaluates` and `own`: what it evaluates at all points, and its own work.
+    have, where a part of them is frozen. `dense`: the rule of tensors beside the factors where it is not the factors' own:
+    gradient descent or torch's Adam, with the same step size. `initializer`: its start where none is given. `conserves`: what
+    a step keeps. `evaluates` and `own`: what it evaluates at all points, and its own work.
     """
 
     implicit: bool = False
     adaptive: bool = False
     needs_factors: ClassVar[bool] = False
     rank_factor: ClassVar[int] = 1
+    dense: ClassVar[Literal["", "-g", "Adam"]] = ""
     initializer: ClassVar[str] = "zero_b"
     conserves: ClassVar[str] = ""
     evaluates: ClassVar[str] = "1 gradient"

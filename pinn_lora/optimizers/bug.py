@@ -24,6 +24,7 @@ class BUG(Optimizer):
     """
 
     needs_factors = True
+    dense = "-g"
     conserves = "B^T B = A A^T after every step"
     own = "G itself, O(m n r)"
 

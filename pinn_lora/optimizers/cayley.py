@@ -21,6 +21,7 @@ class Cayley(Optimizer):
     """
 
     needs_factors = True
+    dense = "-g"
     initializer = "balanced"
     conserves = "B^T B"
     own = "O(m r^2 + r^3)"

@@ -29,6 +29,7 @@ class LoRAProAdamW(Optimizer):
     """
 
     needs_factors = True
+    dense = "Adam"
     own = "O(m n r)"
 
     gauge: Gauge = "sylvester"

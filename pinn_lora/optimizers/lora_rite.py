@@ -20,6 +20,7 @@ class LoRARITE(Optimizer):
     """
 
     needs_factors = True
+    dense = "Adam"
     conserves = "the step of B A does not depend on how it is factored"
     own = "O((m+n) r^2 + r^3)"
 

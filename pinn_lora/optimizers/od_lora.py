@@ -23,14 +23,15 @@ class ODLoRA(Optimizer):
     Its product step is s^2 (P_B G + G P_A), ScaledGD's without an inverse. In the first `warmup` steps, and in every `every`-th
     after them, the bases become those of the moving halves (B and A^T), by `basis` qr, signs aligned with the bases before,
     or polar, (B (B^T B)^-1/2). That moves W: near the start once more by what the steps since the last change moved outside of
-    the old bases, so rare changes are jumps. `beta` is momentum, which starts anew then. ValueError from a start whose frozen
-    halves are not these bases already, such as balanced and zero_b: the first change would replace them and leave W far from
-    the base. Source: OD-LoRA (2025, OpenReview Icte1N6WQK), from its abstract and the mechanism of SDS-LoRA (Oh et al. 2026),
-    reconstructed; the schedule and the start are ours.
+    the old bases, so rare changes are jumps. `beta` is momentum, which starts anew then; dense tensors follow -g, with the same
+    momentum. ValueError from a start whose frozen halves are not these bases already, such as balanced and zero_b: the first
+    change would replace them and leave W far from the base. Source: OD-LoRA (2025, OpenReview Icte1N6WQK), from its abstract
+    and the mechanism of SDS-LoRA (Oh et al. 2026), reconstructed; the schedule and the start are ours.
     """
 
     needs_factors = True
     rank_factor = 2
+    dense = "-g"
     initializer = "od_lora"
     own = "O((m+n) r^2) where the bases are renewed"
 

@@ -24,6 +24,7 @@ class Riemannian(Optimizer):
     """
 
     needs_factors = True
+    dense = "-g"
     conserves = "B^T B = A A^T after every step"
     own = Balanced.cost
 
