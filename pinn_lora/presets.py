@@ -166,7 +166,9 @@ PRESETS: dict[str, Preset] = {
         "AltLoRA+: the same with second moments", AltLoRA(beta2=0.999), source="Yu et al. 2025 (2505.12455)"
     ),
     "lora-rad": _whole("plain LoRA by RAD: Adam with a speed limit", RAD(), source="Lyu et al. 2024 (2412.02291)"),
-    "lora-muon": _whole("plain LoRA by Muon: orthogonalised momentum", Muon(), source="Jordan et al. 2024"),
+    "lora-muon": _whole(
+        "plain LoRA by Muon: orthogonalised momentum", Muon(), source="Jordan et al. 2024; Liu et al. 2025 (2502.16982)"
+    ),
     "lora-scion": _whole(
         "plain LoRA by Scion: spectral-norm steps", Scion(), source="Pethick et al. 2025 (2502.07529)", step_size=1e-3
     ),

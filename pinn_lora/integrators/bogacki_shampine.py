@@ -20,8 +20,8 @@ class BogackiShampine(RungeKutta):
     The step's error, in the norm sqrt(mean((e / (atol + rtol max(|y|, |y_new|)))^2)), is held at 1: an accepted step
     multiplies h by 0.9 error^(-0.7/3) past^(0.4/3) within 0.2 and 5, past the error of the step before, of this one where that
     was refused or is none, both at least 1e-10; a rejected one by 0.9 error^(-1/3) within 0.2 and 0.5. The last stage is the
-    next step's first. Source: Bogacki & Shampine 1989 (Appl. Math. Lett. 2); the control: Hairer & Wanner, Solving Ordinary
-    Differential Equations II, IV.2.
+    next step's first. Source: Bogacki & Shampine 1989 (Applied Mathematics Letters 2); the control: Hairer & Wanner,
+    Solving Ordinary Differential Equations II, IV.2.
     """
 
     order = 3

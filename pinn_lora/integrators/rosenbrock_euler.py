@@ -32,8 +32,11 @@ class RosenbrockEuler(Integrator):
     one, see there; a step that is solved for inexactly is judged by its own predicted decrease.
     acceleration: the largest 2 |a| / |d| at which an adaptive step ends at theta + d + a / 2, a the same system's solution for
     R'', the residuals' second derivative along d by central differences: geodesic acceleration, at two residual evaluations and
-    one product J^T u. Beyond, the step ends at theta + d. Transtrum & Sethna 2012 (arXiv 1207.4999) bend as far as
-    |a| = 0.75 |d|, which is 1.5 here, and refuse a step beyond. 0 leaves it out.
+    one product J^T u. Beyond, the step ends at theta + d. Transtrum & Sethna bend as far as |a| = 0.75 |d|, which
+    is 1.5 here, and refuse a step beyond. 0 leaves it out.
+
+    Source: Rosenbrock 1963, of one stage, with the Gauss-Newton matrix as Jacobian; at M = I Levenberg 1944 and Marquardt 1963;
+    control by the ratio: Fletcher 1971, with factors of ours; the acceleration: Transtrum & Sethna 2012 (arXiv 1207.4999).
     """
 
     order = 1

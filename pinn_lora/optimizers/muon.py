@@ -14,8 +14,9 @@ from pinn_lora.ranges import AVERAGE, check_ranges
 class Muon(Optimizer):
     """torch's Muon on every factor or matrix, Adam with the same step size on biases; cosine decay.
 
-    The step is U V^T of the momentum's singular vectors, by five Newton-Schulz iterations in bfloat16, scaled to Adam's
-    root mean square. torch 2.9 and newer. Source: Jordan et al., Muon, 2024.
+    The step is U V^T of the momentum's singular vectors, by five Newton-Schulz iterations in bfloat16, scaled by
+    0.2 max(a, b)^1/2 for a tensor a x b, to Adam's root mean square. torch 2.9 and newer. Source: Jordan et al., Muon, 2024;
+    the scaling: Liu et al., Muon is scalable for LLM training, 2025 (arXiv 2502.16982), as torch's match_rms_adamw.
     """
 
     own = "O(a b min(a, b)) of each tensor a x b"

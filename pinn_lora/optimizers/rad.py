@@ -17,7 +17,7 @@ class RAD(Optimizer):
 
     The relativistic kinetic energy bounds every unknown's speed by h / delta. zeta rises from 1e-16 to 1 over the budget as
     exp(40 (t / T - 1)) where `anneal`, else it is `zeta`. Source: Lyu et al., RAD, 2024 (arXiv 2412.02291), its published code,
-    order 1.
+    order 1; there zeta stays 1e-16 by default, here it rises by default.
     """
 
     beta1: float = 0.9

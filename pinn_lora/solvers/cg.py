@@ -22,12 +22,15 @@ class ConjugateGradients(Solver):
 
         P = M / h + F F^T,  F F^T = H Omega (Omega^T H Omega)^+ Omega^T H,
 
-    the randomised Nystroem approximation of H from `RANK` random directions Omega (Frangella, Tropp & Udell 2023; for
-    physics-informed networks arXiv 2505.11638). It holds for every h: P^-1 r = h (M^-1 r - W c) with W = M^-1 F and
-    (I / h + F^T W) c = W^T r, so that M itself is never needed, only M^-1, the lift's closed form.
+    the randomised Nystroem approximation of H from `RANK` random directions Omega. It holds for every h:
+    P^-1 r = h (M^-1 r - W c) with W = M^-1 F and (I / h + F^T W) c = W^T r, so that M itself is never needed, only M^-1, the
+    lift's closed form.
 
     The iteration stops at |r| <= tolerance |g|, both in the norm of P^-1. Where P is near M / h + H, |r|^2 / 2 is what the
     model's decrease still lacks, so 0.1 leaves about a hundredth of it; every iterate is a descent direction.
+
+    Source: Hestenes & Stiefel 1952; the preconditioner: Frangella, Tropp & Udell 2023 (arXiv 2110.02820), for physics-informed
+    networks arXiv 2505.11638, here with the mass of the lift.
     """
 
     residuals: Tensor

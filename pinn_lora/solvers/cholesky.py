@@ -22,6 +22,8 @@ class Cholesky(Solver):
     long that |N|^2 = tr H; N N^T is added there: d stays the same. Where rounding defeats the factor, which has the condition
     number of J squared, d is the least-squares solution by the rows of J, (M / 2 h)^1/2 and N^T / sqrt(2), at another Jacobian.
     `jacobian` gives J by rows in their order, `pullback` J^T u. `_factors`: the last h with its factor.
+
+    Source: Bjoerck, Numerical Methods for Least Squares Problems, 1996, for both; masses and gauges are ours.
     """
 
     residuals: Tensor

@@ -17,8 +17,9 @@ class Kernel(Solver):
 
     For fewer residuals than unknowns: all weights of a wide network at few points. M^-1 is the lift's closed form. A new h is
     a new shift and a new factor of K. Nothing here is new for all weights (M = I): it is energy natural gradient's Woodbury
-    form, Guzman-Cordero et al. 2025 (arXiv 2505.12149), and Levenberg-Marquardt's dual. K has no gauge directions; where
-    rounding defeats the factor, its eigenvalues are clamped at zero. `_factors`: the last h with its factor.
+    form, and Levenberg-Marquardt's dual. K has no gauge directions; where rounding defeats the factor, its eigenvalues are
+    clamped at zero. `_factors`: the last h with its factor. Source: Guzman-Cordero et al. 2025 (arXiv 2505.12149); masses of
+    lifts in it are ours.
     """
 
     residuals: Tensor
