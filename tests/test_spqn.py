@@ -104,7 +104,13 @@ def alone(objective: Quadratic, theta: torch.Tensor, place: torch.Tensor, local:
         part = 1.0 - torch.linalg.solve(C[place][:, place], (C @ rest)[place])
         return theta.index_copy(0, place, part)
     part = torch.nn.Parameter(theta[place].clone())
-    options = {"max_eval": 999, "history_size": 2, "tolerance_grad": 0.0, "tolerance_change": 0.0, "line_search_fn": "strong_wolfe"}
+    options = {
+        "max_eval": 999,
+        "history_size": 2,
+        "tolerance_grad": 0.0,
+        "tolerance_change": 0.0,
+        "line_search_fn": "strong_wolfe",
+    }
     direct = torch.optim.LBFGS([part], max_iter=local, **options)
 
     def closure():

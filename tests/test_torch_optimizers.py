@@ -71,7 +71,9 @@ LIFTED = ["block_diagonal", {"name": "lora_pro", "gauge": "symmetry"}, "refactor
 @pytest.mark.parametrize("lift", LIFTED, ids=str)
 def test_adam_takes_moments_of_the_lifts_velocities(lift):
     rule = build("adam", lift=lift, decay=False)
-    assert_same_path(rule, lambda factors, dense: [torch.optim.Adam([*factors, *dense], lr=1e-2)], lift=lift, train_biases=True)
+    assert_same_path(
+        rule, lambda factors, dense: [torch.optim.Adam([*factors, *dense], lr=1e-2)], lift=lift, train_biases=True
+    )
 
 
 def test_scaled_adam_written_out():
