@@ -12,9 +12,9 @@ from torch import Tensor
 from pinn_lora import lifts, solvers
 from pinn_lora.catalog import find, names
 from pinn_lora.integrators import Step
-from pinn_lora.lifts import Lift, Pair
+from pinn_lora.lifts import Lift, Pair, check_start
 from pinn_lora.lifts.balanced import Balanced
-from pinn_lora.lora import LoRALinear, PairBlock
+from pinn_lora.lora import Blocks, LoRALinear, PairBlock
 from pinn_lora.memory import FEWER, no_room, room_gib
 from pinn_lora.metrics import Energies, Metric, Weights
 from pinn_lora.objective import Objective
@@ -86,6 +86,15 @@ class Flow:
             out[block.slice] = torch.cat([dB.reshape(-1), dA.reshape(-1)])
         return f, out
 
+    def defined(self, theta: Tensor) -> bool:
+        """Whether the lift is finite at theta, whatever the gradient is: it takes zeros to zeros."""
+        for block in self.objective.blocks.pairs:
+            pair = _pair(block, theta)
+            zeros = torch.zeros_like(pair.B), torch.zeros_like(pair.A)
+            if any(not part.isfinite().all() for part in self.lift.velocity(pair, *zeros, self.weights(block, pair))):
+                return False
+        return True
+
     def system(self, theta: Tensor, solver: str | None = None) -> Solver:
         """The Gauss-Newton system at theta, by the solver named, or the one that takes the least of those that fit; kept, so
         that a rejected step does not make it again."""
@@ -125,9 +134,13 @@ def solver_of(objective: Objective, theta: Tensor, name: str | None = None) -> t
 
 
 class Flows:
-    """The flow of a run wherever it is: a new objective (new points) makes a new flow, and what the metric has learnt stays."""
+    """The flow of a run wherever it is: a new objective (new points) makes a new flow, and what the metric has learnt stays.
 
-    def __init__(self, lift: Lift, metric: Metric) -> None:
+    ValueError where the lift cannot begin at theta, see `check_start`: every run that follows a lift has its flows.
+    """
+
+    def __init__(self, lift: Lift, metric: Metric, blocks: Blocks, theta: Tensor) -> None:
+        check_start(lift, {block.name: _pair(block, theta) for block in blocks.pairs})
         self.lift, self.metric, self.learned = lift, metric, Learned()
         self._flow: Flow | None = None
 

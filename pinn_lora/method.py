@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pinn_lora import integrators, lifts, metrics
@@ -68,21 +69,23 @@ class Method(Optimizer):
         return None if self.implicit else self.integrator.gradients
 
     def start(self, blocks: Blocks, theta: Tensor, *, step_size: float, max_steps: int) -> FlowRun:
-        return FlowRun(self, step_size, max_steps)
+        return FlowRun(self, blocks, theta, step_size, max_steps)
 
 
 class FlowRun:
     """A method under way: the step size and the flow."""
 
-    def __init__(self, method: Method, step_size: float, max_steps: int) -> None:
+    def __init__(self, method: Method, blocks: Blocks, theta: Tensor, step_size: float, max_steps: int) -> None:
         self.method, self.h = method, step_size
         self.first, self.max_steps, self.taken = step_size, max_steps, 0
-        self.flows = Flows(method.lift, method.metric)
+        self.flows = Flows(method.lift, method.metric, blocks, theta)
 
     def step(self, objective: Objective, theta: Tensor) -> Step:
         """One step; new points keep the step size."""
         flow = self.flows.at(objective, theta)
         taken = flow.past = self.method.integrator.step(flow, theta, self.h)
+        if not taken.accepted and not flow.defined(theta):  # no smaller step helps: the run diverged
+            taken = Step(torch.full_like(theta, torch.nan), True, self.h, taken.value)
         self.taken += 1
         if self.method.decay:
             taken = replace(taken, next_h=cosine(self.first, self.taken, self.max_steps))

@@ -247,8 +247,9 @@ def finetune(
     "alpha": 2.0}: alpha / sqrt(rank), see `RSLoRA`. method: a preset or its name, or a `Method(metric, lift, integrator)` or an
     optimizer, which then trains factors. The initializer, the first step size and the budget are the preset's where not given.
     resample_every, compile, max_memory: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not
-    exist, a rank above a layer's size, a start that does not fit and a loss that is not finite at the start, MemoryError for
-    an implicit step that does not fit.
+    exist, a rank above a layer's size, a start that does not fit, factors from which the method's lift cannot begin (see
+    `check_start` of `pinn_lora.lifts`) and a loss that is not finite at the start, MemoryError for an implicit step that does
+    not fit.
     """
     _check_given(problem, base=base)
     switches(compile=compile, progress=progress, train_biases=train_biases, train_output=train_output)

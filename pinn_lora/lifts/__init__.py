@@ -6,7 +6,7 @@ M dy/dt = -g with M symmetric positive definite, the lift also gives M, and can 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -52,7 +52,7 @@ class Lift(ABC):
     `uses_metric`: it follows F^-1 G, and not G whatever F is. `full_units`: its product step does not depend on s, so that
     the step size is full fine-tuning's; else that step grows with s^2. `rotation_invariant`: (B R, R^T A) with orthogonal R
     have the same product step. `conserves` says what its exact flow keeps, `cost` what a velocity costs beside the gradient.
-    `mass_option`: the option with which the lift has a mass, where not all have.
+    `mass_option`: the option with which the lift has a mass, where not all have. A lift that is damped calls it `eps`.
     """
 
     uses_metric: ClassVar[bool] = False
@@ -79,10 +79,55 @@ class Lift(ABC):
     def has_mass(self) -> bool:
         return type(self).mass is not Lift.mass
 
+    @property
+    def undamped(self) -> tuple[str, ...]:
+        """Of which factors, "B" and "A", the Gram matrix is inverted as it is, so that they must have full rank: both at
+        eps = 0."""
+        return ("B", "A") if getattr(self, "eps", None) == 0 else ()
+
+
+def check_start(lift: Lift, pairs: Mapping[str, Pair]) -> None:
+    """ValueError for pairs, by layer name, where the lift cannot begin: one has a factor of lower rank whose Gram matrix the
+    lift inverts, or no factor of any pair would move. It is tried with the gradient G = u v^T, u and v random."""
+    if any(not factor.isfinite().all() for pair in pairs.values() for factor in (pair.B, pair.A)):
+        return  # a run that diverges is recorded
+    zero = [factor for factor in ("B", "A") if not any(getattr(pair, factor).any() for pair in pairs.values())]
+    generator, moves = torch.Generator("cpu").manual_seed(0), not pairs
+    for name, pair in pairs.items() if len(zero) < 2 else ():
+        B, A, scale = pair
+        u, v = (
+            torch.randn(k, 1, generator=generator, dtype=torch.float64, device="cpu").to(B)  # the same on every device
+            for k in (len(B), A.shape[1])
+        )
+        plain = Weights(torch.ones_like(u[:, 0]), torch.ones_like(v[:, 0]))
+        dB, dA = lift.velocity(pair, scale * u @ (A @ v).T, scale * (B.T @ u) @ v.T, plain)
+        finite = bool(dB.isfinite().all() and dA.isfinite().all())
+        for factor in lift.undamped if finite else ("B", "A"):
+            gram = pair.S if factor == "B" else pair.K
+            rank = int(torch.linalg.matrix_rank(gram, hermitian=True))
+            if rank < len(gram):
+                raise ValueError(
+                    f"{lift} needs factors of full rank, and {factor} of {name!r} has rank {rank} of {len(gram)}; take its "
+                    "damping above 0, or the start balanced"
+                )
+        moves = moves or bool(dB.any() or dA.any())
+    if not moves:
+        where = f", where {' and '.join(zero)} is zero" if zero else ""
+        raise ValueError(
+            f"{lift} moves no factor from this start{where}; take one in which neither is zero, such as balanced"
+        )
+
 
 def symmetric(matrix: Tensor) -> Tensor:
     """The matrix without what rounding made of its symmetry."""
     return 0.5 * (matrix + matrix.T)
+
+
+def factored(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """LU and pivots of a Gram matrix, for `torch.linalg.lu_solve`; LU is nan where the matrix is singular, as a run that comes
+    there diverges, and is no error."""
+    LU, pivots, singular = torch.linalg.lu_factor_ex(gram)
+    return torch.where(singular == 0, LU, torch.nan), pivots
 
 
 def not_finite(g_B: Tensor, g_A: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.lifts import Lift, Mass, relative_damping
+from pinn_lora.lifts import Lift, Mass, factored, relative_damping
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
@@ -30,7 +30,7 @@ class BlockDiagonal(Lift):
         return self.velocity_at(pair, metric)(g_B, g_A)
 
     def velocity_at(self, pair, metric):
-        S, K = (torch.linalg.lu_factor(gram) for gram in self._grams(pair))
+        S, K = (factored(gram) for gram in self._grams(pair))
         unit = pair.scale**-2
         return lambda g_B, g_A: (
             -unit * torch.linalg.lu_solve(*K, g_B, left=False),

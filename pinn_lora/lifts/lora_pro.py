@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from pinn_lora.catalog import choose
-from pinn_lora.lifts import Lift, Mass, not_finite, relative_damping, symmetric
+from pinn_lora.lifts import Lift, Mass, factored, not_finite, relative_damping, symmetric
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 Gauge = Literal["sylvester", "zero", "symmetry"]
@@ -74,7 +74,7 @@ class LoRAPro(Lift):
         if self.gauge == "zero":
             left, right = I_m + B @ B.T / lam, I_n
         else:
-            left = I_m + 0.5 * B @ torch.linalg.solve(S - 0.5 * pair.S, B.T)
-            right = I_n + 0.5 * A.T @ torch.linalg.solve(K - 0.5 * pair.K, A)
+            left = I_m + 0.5 * B @ torch.linalg.lu_solve(*factored(S - 0.5 * pair.S), B.T)
+            right = I_n + 0.5 * A.T @ torch.linalg.lu_solve(*factored(K - 0.5 * pair.K), A)
         blocks = torch.block_diag(torch.kron(symmetric(left), K), torch.kron(S, symmetric(right)))
         return Mass(scale**2 * blocks, keeps_gauge=False)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from pinn_lora.catalog import choose
-from pinn_lora.lifts import Lift, relative_damping
+from pinn_lora.lifts import Lift, factored, relative_damping
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 Side = Literal["B", "A"]
@@ -30,9 +30,13 @@ class OneFactor(Lift):
         choose(self.side, get_args(Side), what="side of one_factor")
         check_ranges(self, eps=NOT_NEGATIVE)
 
+    @property
+    def undamped(self):
+        return () if self.eps > 0 else ("A",) if self.side == "B" else ("B",)
+
     def velocity(self, pair, g_B, g_A, metric):
         shift = relative_damping(pair, self.eps) * pair.A.new_ones(len(pair.A)).diag()
         unit = pair.scale**-2
         if self.side == "B":
-            return -unit * torch.linalg.solve(pair.K + shift, g_B, left=False), torch.zeros_like(g_A)
-        return torch.zeros_like(g_B), -unit * torch.linalg.solve(pair.S + shift, g_A)
+            return -unit * torch.linalg.lu_solve(*factored(pair.K + shift), g_B, left=False), torch.zeros_like(g_A)
+        return torch.zeros_like(g_B), -unit * torch.linalg.lu_solve(*factored(pair.S + shift), g_A)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.lifts import Lift, Mass, symmetric
+from pinn_lora.lifts import Lift, Mass, factored, symmetric
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
@@ -44,7 +44,7 @@ class Weighted(Lift):
     def velocity_at(self, pair, metric):
         (B, A, scale), (P, Q), kappa = pair, metric, 0.5 * (1.0 - self.lam)
         plain_B, plain_A, ridge = self._grams(pair, metric)
-        S_B, S_A = (torch.linalg.lu_factor(plain + ridge) for plain in (plain_B, plain_A))
+        S_B, S_A = (factored(plain + ridge) for plain in (plain_B, plain_A))
         unit = scale**-2 / (1.0 + self.lam)
 
         def velocity(g_B, g_A):
@@ -61,8 +61,8 @@ class Weighted(Lift):
         plain_B, plain_A, ridge = self._grams(pair, metric)
         S_B, S_A = plain_B + ridge, plain_A + ridge
         PB, AQ = P[:, None] * B, A * Q
-        left = torch.diag(P) + kappa * PB @ torch.linalg.solve(S_B - kappa * plain_B, PB.T)
-        right = torch.diag(Q) + kappa * AQ.T @ torch.linalg.solve(S_A - kappa * plain_A, AQ)
+        left = torch.diag(P) + kappa * PB @ torch.linalg.lu_solve(*factored(S_B - kappa * plain_B), PB.T)
+        right = torch.diag(Q) + kappa * AQ.T @ torch.linalg.lu_solve(*factored(S_A - kappa * plain_A), AQ)
         blocks = torch.block_diag(
             torch.kron(symmetric(left), symmetric(S_A)), torch.kron(symmetric(S_B), symmetric(right))
         )

@@ -114,7 +114,7 @@ class TorchRun(Descent):
         metric: Metric | None = None,
     ) -> None:
         super().__init__(step_size, max_steps, decay)
-        self.flows = Flows(lift or ChainRule(), metric or Identity())
+        self.flows = Flows(lift or ChainRule(), metric or Identity(), blocks, theta)
         self.tensors = [[Parameter(t.clone()) for t in b.split(theta.detach()[b.slice])] for b in blocks.blocks]
         pairs = [(t[0], t[1]) for t in self.tensors if len(t) == 2]
         self.torch = make(pairs, [t[0] for t in self.tensors if len(t) == 1])

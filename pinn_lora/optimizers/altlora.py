@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pinn_lora.flow import Flows
-from pinn_lora.lifts import Pair, relative_damping
+from pinn_lora.lifts import Pair, factored, relative_damping
 from pinn_lora.lifts.block_diagonal import BlockDiagonal
+from pinn_lora.lora import Blocks
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
 from pinn_lora.ranges import AVERAGE, NOT_NEGATIVE, check_ranges
@@ -45,7 +46,7 @@ class AltLoRA(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("altlora", blocks)
-        return AltLoRARun(self, step_size, max_steps)
+        return AltLoRARun(self, blocks, theta, step_size, max_steps)
 
 
 class Memory(NamedTuple):
@@ -60,10 +61,10 @@ class Memory(NamedTuple):
 class AltLoRARun(Descent):
     """A memory of every factor, from its first step on."""
 
-    def __init__(self, settings: AltLoRA, step_size: float, max_steps: int) -> None:
+    def __init__(self, settings: AltLoRA, blocks: Blocks, theta: Tensor, step_size: float, max_steps: int) -> None:
         super().__init__(step_size, max_steps, settings.decay)
         self.settings = settings
-        self.flows = Flows(BlockDiagonal(settings.eps), Identity())
+        self.flows = Flows(BlockDiagonal(settings.eps), Identity(), blocks, theta)
         self.memory: dict[tuple[str, str], Memory] = {}
 
     def direction(self, objective, theta):
@@ -86,7 +87,7 @@ class AltLoRARun(Descent):
         beta, beta2 = self.settings.beta, self.settings.beta2
         nothing = torch.zeros_like(near)
         M, V, old, steps = self.memory.get(key, Memory(nothing, nothing, basis, 0))
-        aligned = torch.linalg.solve(basis.T @ basis + shift, basis.T @ old @ M)
+        aligned = torch.linalg.lu_solve(*factored(basis.T @ basis + shift), basis.T @ old @ M)
         moved = (beta * aligned + (1.0 - beta) * near) / (1.0 - beta ** (steps + 1))
         V = beta2 * V + (1.0 - beta2) * near.square()
         kept = M if beta2 > 0 else aligned

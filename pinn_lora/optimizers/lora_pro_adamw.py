@@ -9,7 +9,7 @@ import torch
 from pinn_lora.flow import Flows
 from pinn_lora.lifts import Pair
 from pinn_lora.lifts.lora_pro import Gauge, LoRAPro
-from pinn_lora.lora import PairBlock
+from pinn_lora.lora import Blocks, PairBlock
 from pinn_lora.metrics import Weights
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
@@ -48,16 +48,18 @@ class LoRAProAdamW(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("lora_pro_adamw", blocks)
-        return LoRAProAdamWRun(self, step_size, max_steps)
+        return LoRAProAdamWRun(self, blocks, theta, step_size, max_steps)
 
 
 class LoRAProAdamWRun(Descent):
     """The moments of every layer's step, and of every dense tensor's gradient."""
 
-    def __init__(self, settings: LoRAProAdamW, step_size: float, max_steps: int) -> None:
+    def __init__(
+        self, settings: LoRAProAdamW, blocks: Blocks, theta: torch.Tensor, step_size: float, max_steps: int
+    ) -> None:
         super().__init__(step_size, max_steps, settings.decay)
         self.settings, self.lift = settings, LoRAPro(settings.gauge, settings.damping)
-        self.flows = Flows(self.lift, Identity())
+        self.flows = Flows(self.lift, Identity(), blocks, theta)
         self.moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def direction(self, objective, theta):

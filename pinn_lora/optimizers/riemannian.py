@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from pinn_lora.flow import Flows
 from pinn_lora.lifts.balanced import Balanced
-from pinn_lora.lora import truncate
+from pinn_lora.lora import Blocks, truncate
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.optimizers import Descent, Optimizer, require_factors
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
@@ -36,15 +37,15 @@ class Riemannian(Optimizer):
 
     def start(self, blocks, theta, *, step_size, max_steps):
         require_factors("riemannian", blocks)
-        return RiemannianRun(self, step_size, max_steps)
+        return RiemannianRun(self, blocks, theta, step_size, max_steps)
 
 
 class RiemannianRun(Descent):
     """Each step is one gradient."""
 
-    def __init__(self, settings: Riemannian, step_size: float, max_steps: int) -> None:
+    def __init__(self, settings: Riemannian, blocks: Blocks, theta: Tensor, step_size: float, max_steps: int) -> None:
         super().__init__(step_size, max_steps, settings.decay)
-        self.flows = Flows(Balanced(settings.eps), Identity())
+        self.flows = Flows(Balanced(settings.eps), Identity(), blocks, theta)
 
     def direction(self, objective, theta):
         return self.flows.at(objective, theta).velocity(theta)

@@ -66,7 +66,9 @@ class ConjugateGradients(Solver):
         b = -self.gradient if residuals is None else -2.0 * self.tangent.adjoint(residuals)
         if not (b.isfinite().all() & self.core.isfinite().all()):
             return torch.full_like(b, torch.nan)
-        inner = torch.linalg.cholesky(self.core + self.core.new_ones(len(self.core)).diag() / h)
+        inner, failed = torch.linalg.cholesky_ex(self.core + self.core.new_ones(len(self.core)).diag() / h)
+        if failed:  # M^-1 is not what it should be: a Gram matrix of the lift has become singular
+            return torch.full_like(b, torch.nan)
 
         def precondition(r: Tensor) -> tuple[Tensor, Tensor]:
             """z = P^-1 r and M z."""

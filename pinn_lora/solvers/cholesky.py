@@ -89,7 +89,8 @@ class Cholesky(Solver):
         return float(-(self.gradient @ d) - 0.5 * (d @ (self.hessian @ d)))
 
     def _solve_least_squares(self, h: float, R: Tensor) -> Tensor:
-        if not (self.hessian.diagonal().isfinite().all() and R.isfinite().all()):  # eigh and QR would raise
+        masses = [mass.matrix for _, mass in self.masses if mass]
+        if not all(part.isfinite().all() for part in (self.hessian.diagonal(), R, *masses)):  # eigh and QR would raise
             return torch.full_like(self.gradient, torch.nan)
         return least_squares(self._rows(h, R), self.gradient)
 
