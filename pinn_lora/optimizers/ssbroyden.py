@@ -26,8 +26,10 @@ class SSBroyden(Optimizer):
         H <- (H - H y y^T H / (y.H y) + phi (y.H y) v v^T) / tau + s s^T / (y.s),  v = s / (y.s) - H y / (y.H y).
 
     variant broyden: phi and tau of the self-scaled Broyden family's best member; bfgs: phi = 1, tau = min(1, y.s / s.H^-1 s).
-    H starts as (y.s / y.y) I and is kept when points change. Needs P x P numbers. Source: Al-Baali 1998; for PINNs Urban,
-    Stefanou & Pons 2025 (arXiv 2405.04230; SSBroyden2 and SSBFGS_AB of their code).
+    H starts as I, the first update is the formula too (their default, initial_scale = False), and H is kept when points change.
+    The first direction is -g / max(|g|, 1) times the step size; from a line search that fails H is I again: both ours. Needs
+    P x P numbers. Source: Al-Baali 1998; for PINNs Urban, Stefanou & Pons 2025 (arXiv 2405.04230; SSBroyden2 and SSBFGS_AB
+    of their code).
     """
 
     adaptive = True
@@ -80,8 +82,8 @@ class SSBroydenRun:
         if not ys > 1e-300:  # rounding has eaten the curvature; H stays
             return
         if self.H is None:
-            self.H = ys / float(y @ y) * s.new_ones(len(s)).diag()
-            b = float(y @ y) * float(s @ s) / ys**2  # of the H just made
+            self.H = s.new_ones(len(s)).diag()
+            b = float(s @ s) / ys
         else:
             step = float((s @ direction) / (direction @ direction))  # s = step d and d = -H g
             b = -step * float(s @ g) / ys
