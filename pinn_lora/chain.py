@@ -15,8 +15,9 @@ from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.sd_lora import SDLoRA
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import COUNT, must_be
+from pinn_lora.scalars import checked_seed, integers
 from pinn_lora.solution import Solution, Status
-from pinn_lora.training import continued, finetune
+from pinn_lora.training import check_given, continued, finetune
 
 
 def rac_lora(
@@ -28,6 +29,7 @@ def rac_lora(
     RAC-LoRA, 2024 (arXiv 2410.08305). Raises ValueError for less than one round and for an option that every round chooses.
     """
     must_be(COUNT, rounds=rounds)
+    seed = checked_seed(seed)
     for name in ("method", "initializer", "start"):
         if name in options:
             raise ValueError(
@@ -61,11 +63,16 @@ def sd_lora(
 ) -> list[Solution]:
     """One solution for each problem, in their order: every one begins as the one before it, freezes the directions of all
     pairs so far, and trains their magnitudes and a new pair of the given rank. So the k-th is plain LoRA of rank k times
-    `rank` on the same base, and is saved as that. Source: Wu et al., SD-LoRA, ICLR 2025 (arXiv 2501.13198);
-    `optimizers/sd_lora.py` says where it differs.
+    `rank` on the same base, and is saved as that. A link that diverged is the last of those returned: the next would begin from
+    it. Source: Wu et al., SD-LoRA, ICLR 2025 (arXiv 2501.13198); `optimizers/sd_lora.py` says where it differs.
     """
-    if not problems:
-        raise ValueError("sd_lora was given no problems; give the members of the family in the order to follow")
+    if not isinstance(problems, Sequence) or not problems:
+        told = f"problems={problems!r:.60}" if problems else "no problems"
+        raise ValueError(f"sd_lora was given {told}; give the members of the family in the order to follow, as a list")
+    for problem in problems:
+        check_given(problem, base=base)
+    rank, seed = integers(rank=rank)[0], checked_seed(seed)
+    must_be(COUNT, rank=rank)
     found: list[Solution] = []
     network = None
     for k, problem in enumerate(problems):
@@ -84,6 +91,8 @@ def sd_lora(
             progress=progress,
         )
         found.append(solution)
+        if solution.status is Status.DIVERGED:
+            break
         network = solution.network
     return found
 

@@ -74,6 +74,13 @@ def test_every_link_of_a_chain_begins_as_the_one_before(family):
         assert after.history[-1].held_out_loss < 0.5 * after.history[0].held_out_loss
 
 
+@pytest.mark.parametrize("step_size", [30.0, 1e300])
+def test_a_chain_ends_at_the_first_link_that_diverged(base, target, step_size):
+    """The next would begin from it, and with factors that overflowed its problem would be blamed."""
+    found = pl.sd_lora(base, [target, base.problem], rank=2, max_steps=5, points=100, step_size=step_size)
+    assert [solution.status for solution in found] == [pl.Status.DIVERGED]
+
+
 def test_past_directions_stay_and_their_magnitudes_move(family):
     before, after = (list(layers(solution).values()) for solution in family[-2:])
     for old, new in zip(before, after, strict=True):
@@ -127,6 +134,17 @@ def test_bad_input_gets_one_sentence(base, target):
             pl.rac_lora(base, target, **{name: "lora-adam"})
     with pytest.raises(ValueError, match="sd_lora was given no problems"):
         pl.sd_lora(base, [])
+    with pytest.raises(ValueError, match=r"^sd_lora was given problems=Burgers\(.*; give the members .* as a list$"):
+        pl.sd_lora(base, target)
+    with pytest.raises(ValueError, match=r"^problem is 'burgers'; give a Problem"):
+        pl.sd_lora(base, [target, "burgers"])
+    with pytest.raises(ValueError, match=r"^rank is 2.5; give a whole number$"):
+        pl.sd_lora(base, [target], rank=2.5)
+    with pytest.raises(ValueError, match=r"^rank is 0; it must be a whole number, at least 1$"):
+        pl.sd_lora(base, [target], rank=0)
+    for run in (lambda seed: pl.rac_lora(base, target, seed=seed), lambda seed: pl.sd_lora(base, [target], seed=seed)):
+        with pytest.raises(ValueError, match=r"^seed is 'a'; give a whole number$"):
+            run("a")
     with pytest.raises(
         ValueError, match="sd_lora: a layer's factors have rank 2, which is no multiple of the pairs' rank 4"
     ):
