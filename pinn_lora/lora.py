@@ -14,6 +14,7 @@ from pinn_lora.catalog import build
 from pinn_lora.factorised import FactorisedLinear
 from pinn_lora.initializers import Initializer, Probe, Site
 from pinn_lora.rslora import RSLoRA, Scale, at_rank, scale_of
+from pinn_lora.scalars import integer_ranks
 
 
 class LoRALinear(nn.Module):
@@ -112,7 +113,7 @@ def adapt(
     network: nn.Module,
     *,
     rank: int | Mapping[str, int],
-    targets: str | Sequence[str] = "hidden",
+    targets: str | Sequence[str] | None = None,
     initializer: str | Initializer = "zero_b",
     scale: Scale = 1.0,
     train_biases: bool = False,
@@ -123,17 +124,18 @@ def adapt(
 ) -> nn.Module:
     """A copy of `network` whose target layers carry rank-r factors and whose other weights are frozen.
 
-    `rank`: one for all target layers, or by layer name, and layers that are not named carry none. `scale`: s, or "rslora".
+    `rank`: one for all target layers ("hidden" where none are given), or by layer name, and layers that are not named carry
+    none. `scale`: s, or "rslora".
     `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. `probes`: by layer name, for
     a start that needs the loss's gradient, see `objective.probe`. `rank_factor`: the factors have so many times the rank, for
     a method that freezes a part of them. Raises ValueError for a rank below 1 or above what a target layer's smaller side
-    takes, for a scale that is none, and for a start without the probe that it needs.
+    takes, for ranks by name beside other `targets`, a scale that is none, and a start without the probe that it needs.
     """
     scaling = scale_of(scale)
     adapted = _unfactorised(network)
     linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
-    chosen = target_layers(adapted, targets if isinstance(rank, int) else list(rank))
-    ranks = dict.fromkeys(chosen, rank) if isinstance(rank, int) else rank
+    ranks = _ranks(adapted, integer_ranks(rank), targets)
+    chosen = list(ranks)
     start = build(initializers, Initializer, initializer)
     if start.needs_probe and probes is None:
         raise ValueError(
@@ -153,6 +155,20 @@ def adapt(
         else:
             freeze(module, keep=("bias",) if train_biases and isinstance(module, nn.Linear) else ())
     return adapted
+
+
+def _ranks(network: nn.Module, rank: int | Mapping[str, int], targets: str | Sequence[str] | None) -> Mapping[str, int]:
+    """The rank of every layer that is adapted; ValueError where ranks by name and targets do not name the same layers."""
+    if not isinstance(rank, Mapping):
+        return dict.fromkeys(target_layers(network, "hidden" if targets is None else targets), rank)
+    if not rank:
+        raise ValueError(
+            "rank is {}; give the rank of at least one layer by its name, or one rank for all target layers"
+        )
+    named = target_layers(network, list(rank))
+    if targets is not None and set(target_layers(network, targets)) != set(named):
+        raise ValueError(f"rank names the layers {', '.join(named)} and targets is {targets!r}; leave targets out")
+    return rank
 
 
 def _fitting(rank: int, layer: nn.Linear, name: str, factor: int) -> int:

@@ -11,10 +11,12 @@ import numpy as np
 
 
 def integers(**given: Any) -> list[Any]:
-    """The arguments as int, in their order; None stays None. ValueError names the one that is no whole number."""
+    """The arguments as int, in their order; None stays None. ValueError names the one that is no whole number; True is none."""
     found = []
     for name, value in given.items():
         try:
+            if isinstance(value, bool):
+                raise TypeError
             found.append(None if value is None else int(operator.index(value)))
         except TypeError:
             raise ValueError(f"{name} is {value!r}; give a whole number") from None

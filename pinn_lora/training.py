@@ -72,7 +72,7 @@ def pretrain(
     Raises ValueError for names that do not exist, a given network that does not map points (n, d) to (n, fields) or is not
     periodic where the problem counts on it, and a loss that is not finite at the start.
     """
-    _check_given(problem)
+    check_given(problem)
     switches(compile=compile, progress=progress)
     points, width, depth = integers(points=points, width=width, depth=depth)
     seed = checked_seed(seed)
@@ -130,7 +130,7 @@ def _budget(preset: Preset, max_steps: int, max_seconds: float | None, spacing: 
     return Budget(max_steps, max_seconds, every, overfit=OVERFIT)
 
 
-def _check_given(problem: Any, **solutions: Any) -> None:
+def check_given(problem: Any, **solutions: Any) -> None:
     """ValueError for a problem that is none or cannot be used, and for a solution that is none."""
     for name, given in solutions.items():
         if not isinstance(given, Solution):
@@ -243,15 +243,16 @@ def finetune(
 
     start: a solution adapted from the same base; a copy of its factors is where this one begins, and rank, targets, scale,
     initializer and what else is trained are as they are there. rank: one for all target layers (4), or by layer name, see
-    `select_ranks`. targets: "hidden" where not given. scale: s of W0 + s B A (1.0), or "rslora", {"name": "rslora",
-    "alpha": 2.0}: alpha / sqrt(rank), see `RSLoRA`. method: a preset or its name, or a `Method(metric, lift, integrator)` or an
-    optimizer, which then trains factors. The initializer, the first step size and the budget are the preset's where not given.
+    `select_ranks`; these layers then are the targets. targets: "hidden" where not given. scale: s of W0 + s B A (1.0), or
+    "rslora", {"name": "rslora", "alpha": 2.0}: alpha / sqrt(rank), see `RSLoRA`. method: a preset or its name, or a
+    `Method(metric, lift, integrator)` or an optimizer, which then trains factors. The initializer, the first step size and the
+    budget are the preset's where not given.
     resample_every, compile, max_memory: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not
     exist, a rank above a layer's size, a start that does not fit, factors from which the method's lift cannot begin (see
     `check_start` of `pinn_lora.lifts`) and a loss that is not finite at the start, MemoryError for an implicit step that does
     not fit.
     """
-    _check_given(problem, base=base)
+    check_given(problem, base=base)
     switches(compile=compile, progress=progress, train_biases=train_biases, train_output=train_output)
     points, max_steps = integers(points=points, max_steps=max_steps)
     seed = checked_seed(seed)
@@ -303,12 +304,12 @@ def _adapted(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The plain network with new factors, and what the settings say of them."""
     rank = 4 if rank is None else rank
-    targets = "hidden" if targets is None else targets
     chosen = initializer or preset.initializer or "zero_b"
     start = build(initializers, Initializer, chosen)
     probes = None
     if start.needs_probe:
-        probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=targets, weights=weights)
+        seen = list(rank) if isinstance(rank, Mapping) else "hidden" if targets is None else targets
+        probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=seen, weights=weights)
     network = adapt(
         plain,
         rank=rank,

@@ -3,6 +3,7 @@
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from probes import probes_of
@@ -148,6 +149,30 @@ def test_a_seed_decides_the_factors_and_nothing_global_moves():
 def test_a_rank_that_does_not_fit_is_refused(rank):
     with pytest.raises(ValueError, match=rf"^rank {rank} does not fit the 8 x 8 layer 'layers.1'; choose 1 to 8$"):
         pl.adapt(base(), rank=rank)
+
+
+@pytest.mark.parametrize("rank", [True, 2.5, "2", {"layers.1": True}, {"layers.1": 2.5}], ids=repr)
+def test_a_rank_that_is_no_whole_number_is_refused(rank):
+    said = f"rank is {rank!r}" if not isinstance(rank, dict) else f"the rank of layers.1 is {rank['layers.1']!r}"
+    with pytest.raises(ValueError, match=rf"^{said}; give a whole number$"):
+        pl.adapt(base(), rank=rank)
+
+
+def test_ranks_by_name_are_the_targets():
+    """Other targets beside them would be ignored; the same ones say it twice."""
+    ranks = {"layers.2": 2, "layers.1": np.int64(1)}
+    for targets in (None, "hidden", ["layers.1", "layers.2"]):
+        adapted = pl.adapt(base(), rank=ranks, targets=targets)
+        found = {name: layer.rank for name, layer in adapted.named_modules() if isinstance(layer, LoRALinear)}
+        assert found == {"layers.1": 1, "layers.2": 2}
+    for targets in ("all", ["layers.2"]):
+        said = r"^rank names the layers layers.2, layers.1 and targets is .*; leave targets out$"
+        with pytest.raises(ValueError, match=said):
+            pl.adapt(base(), rank=ranks, targets=targets)
+    with pytest.raises(
+        ValueError, match=r"^rank is \{\}; give the rank of at least one layer by its name, or one rank for"
+    ):
+        pl.adapt(base(), rank={})
 
 
 def test_the_smaller_side_limits_the_rank():

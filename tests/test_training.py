@@ -14,7 +14,9 @@ from torch import nn
 import pinn_lora as pl
 from pinn_lora import training
 from pinn_lora.loop import _record_steps
+from pinn_lora.lora import LoRALinear
 from pinn_lora.optimizers.adam import Adam
+from pinn_lora.optimizers.altlora import AltLoRA
 from pinn_lora.optimizers.lbfgs import LBFGS
 from pinn_lora.presets import PRESETS
 
@@ -370,10 +372,45 @@ def test_what_is_no_number_is_one_sentence(small_base, target, given, sentence):
             train(**{"points": 64, "max_steps": 1, **given})
 
 
-@pytest.mark.parametrize("rank", [2.0, "4"], ids=repr)
+@pytest.mark.parametrize("rank", [2.0, "4", True], ids=repr)
 def test_a_rank_that_is_no_whole_number_is_one_sentence(small_base, target, rank):
     with pytest.raises(ValueError, match=f"^rank is {rank!r}; give a whole number$"):
         pl.finetune(small_base, target, rank=rank, max_steps=1)
+
+
+def test_ranks_by_name_beside_other_targets_are_one_sentence(small_base, target):
+    said = r"^rank names the layers layers.1 and targets is \['layers.2'\]; leave targets out$"
+    with pytest.raises(ValueError, match=said):
+        pl.finetune(small_base, target, rank={"layers.1": 2}, targets=["layers.2"], max_steps=1)
+
+
+def test_a_start_that_asks_for_the_gradient_gets_that_of_the_layers_with_a_rank(small_base, target):
+    """The output layer is no hidden one."""
+    last = f"layers.{len(small_base.network.layers) - 1}"
+    tuned = pl.finetune(small_base, target, rank={last: 1}, initializer="lora_one", max_steps=1, points=64)
+    assert [name for name, m in tuned.network.named_modules() if isinstance(m, LoRALinear)] == [last]
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            pl.Method(lift={"name": "block_diagonal", "eps": 0.0}),
+            r"BlockDiagonal\(eps=0.0\) needs factors of full rank, and B",
+        ),
+        (AltLoRA(eps=0.0), r"BlockDiagonal\(eps=0.0\) needs factors of full rank, and B of 'layers.1' has rank 0 of 2"),
+        (
+            pl.Method(lift={"name": "one_factor", "side": "A"}),
+            r"OneFactor\(side='A', .* moves no factor from this start, where",
+        ),
+    ],
+    ids=str,
+)
+def test_a_start_from_which_the_lift_cannot_begin_is_refused(small_base, target, method, message):
+    with pytest.raises(ValueError, match=rf"^{message}.* balanced$"):
+        pl.finetune(small_base, target, method=method, rank=2, max_steps=1, points=64)
+    tuned = pl.finetune(small_base, target, method=method, initializer="balanced", rank=2, max_steps=1, points=64)
+    assert tuned.network.layers[1].rank == 2
 
 
 def test_pretraining_takes_a_preset_itself():
