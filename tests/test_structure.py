@@ -1,7 +1,9 @@
 """Ranks and layers: against brute force over all choices, and end to end on Burgers."""
 
+import copy
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -159,6 +161,45 @@ def test_the_only_layer_that_changes_is_the_one_chosen(target, number):
     assert pl.select_layers(pl.Solution(target, network), target, 1, **options) == [f"layers.{number}"]
 
 
+def by_hand(objective, steps: int, h: float, *, gates_move: bool) -> dict[str, float]:
+    """The sizes of the gated changes after Adam on factors and gates, both written out: dL/dB = sigma(z) g, dL/dA = g_A and
+    dL/dz = sigma(z) (1 - sigma(z)) <g, B> with g the gradient at the gated B."""
+    blocks, theta = objective.blocks, objective.blocks.read(objective.network)
+    y = torch.cat([theta, theta.new_zeros(len(blocks.pairs))])
+    m, v = torch.zeros_like(y), torch.zeros_like(y)
+
+    def gated() -> torch.Tensor:
+        found = y[: len(theta)].clone()
+        for block, z in zip(blocks.pairs, y[len(theta) :], strict=True):
+            block.split(found[block.slice])[0].mul_(1.0 / (1.0 + torch.exp(-z)))
+        return found
+
+    for t in range(1, steps + 1):
+        g = torch.cat([objective.gradient(gated())[1], torch.zeros(len(blocks.pairs)).double()])
+        for k, block in enumerate(blocks.pairs):
+            gate = 1.0 / (1.0 + torch.exp(-y[len(theta) + k]))
+            gB = block.split(g[block.slice])[0]
+            if gates_move:
+                g[len(theta) + k] = gate * (1.0 - gate) * (gB * block.split(y[block.slice])[0]).sum()
+            gB.mul_(gate)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g.square()
+        y = y - h * m / (1.0 - 0.9**t) / ((v / (1.0 - 0.999**t)).sqrt() + 1e-8)
+    found = gated()
+    pairs = {block.name: block.split(found[block.slice]) for block in blocks.pairs}
+    return {name: float((B @ A).norm()) for name, (B, A) in pairs.items()}
+
+
+def test_the_gates_that_are_trained_decide(base, target):
+    """Here the layer that changes most with its gate is not the one that changes most without."""
+    options = {"rank": 2, "steps": 60, "step_size": 0.1, "points": 200}
+    network = pl.adapt(pl.merge(base.network), rank={f"layers.{i}": 1 if i == 3 else 2 for i in range(4)})
+    objective = Objective(target, network, Blocks(network), first_points(target, 200, seed=0))
+    gated, ungated = (by_hand(objective, 60, 0.1, gates_move=moves) for moves in (True, False))
+    order = sorted(gated, key=gated.__getitem__, reverse=True)
+    assert max(ungated, key=ungated.__getitem__) != order[0]
+    assert pl.select_layers(base, target, 4, **options) == order
+
+
 def test_a_gate_scales_its_layers_change_and_its_gradient_is_that_of_the_loss():
     """By central differences, which are good to about 1e-8 here, of the loss with every B scaled in place."""
     objective = objective_of(targets="all", rank=1)
@@ -187,7 +228,58 @@ def test_bad_input_gets_one_sentence(base, target, tuned):
         pl.select_ranks(base, 2)
     with pytest.raises(ValueError, match="keep is 5; it must be between 1 and 4, the linear layers there are"):
         pl.select_layers(base, target, 5)
+    for bad in (2.5, "3", True):
+        with pytest.raises(ValueError, match=rf"^budget is {bad!r}; give a whole number$"):
+            pl.select_ranks(tuned, bad)
+    for name in ("keep", "rank", "steps"):
+        for bad in (1.5, "1", True):
+            with pytest.raises(ValueError, match=rf"^{name} is {bad!r}; give a whole number$"):
+                pl.select_layers(base, target, **{"keep": 1, name: bad})
+    for name, bad, range_ in (
+        ("steps", 0, "a whole number, at least 1"),
+        ("steps", -1, "a whole number, at least 1"),
+        ("rank", 0, "a whole number, at least 1"),
+        ("points", 0, "a whole number, at least 1"),
+        ("step_size", 0.0, "above 0 and finite"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} is {bad}; it must be {range_}$"):
+            pl.select_layers(base, target, 1, **{name: bad})
+    with pytest.raises(ValueError, match=r"^problem is 'burgers'; give a Problem, such as Burgers\(\)"):
+        pl.select_layers(base, "burgers", 1)
+    with pytest.raises(ValueError, match=r"^solution is of type str; give a Solution, as finetune returns it$"):
+        pl.select_ranks("tuned", 1)
     with pytest.raises(ValueError, match="there is no linear layer 'layers"):
         pl.finetune(base, target, rank={"layers.9": 2})
     with pytest.raises(ValueError, match="rank 9 does not fit the 8 x 8 layer"):
         pl.finetune(base, target, rank={"layers.1": 9})
+
+
+def test_nothing_is_chosen_where_nothing_moved_or_all_diverged(base, target, tuned):
+    """Not the order of the layers, nor nan."""
+    small = {"rank": 2, "points": 100}
+    for step_size in (30.0, 1e300):
+        said = rf"^the training of the gates diverged with the step size {re.escape(f'{step_size:g}')}; take a smaller one$"
+        with pytest.raises(ValueError, match=said):
+            pl.select_layers(base, target, 2, steps=2, step_size=step_size, **small)
+    flat = pl.MLP(target.domain, width=5, depth=3, periodic=target.periodic)
+    with torch.no_grad():
+        for parameter in flat.parameters():
+            parameter.zero_()
+    with pytest.raises(ValueError, match=r"^no layer changed, so none is worth more than another"):
+        pl.select_layers(pl.Solution(target, flat), target, 2, steps=2, **small)
+    still = pl.Solution(target, pl.adapt(pl.merge(base.network), rank=2))
+    with pytest.raises(
+        ValueError, match=r"^this solution's adapters add nothing to the base: no direction is worth a place"
+    ):
+        pl.select_ranks(still, 2, points=100)
+    for size, said in (
+        (1e200, "^this solution's weights are not finite: it "),
+        (1e100, "^the loss near this solution is "),
+    ):
+        far = pl.Solution(tuned.problem, copy.deepcopy(tuned.network))
+        with torch.no_grad():
+            for layer in layers(far).values():
+                layer.B.mul_(size)
+                layer.A.mul_(size)
+        with pytest.raises(ValueError, match=said + ".*diverged; fine-tune with a smaller step_size$"):
+            pl.select_ranks(far, 2, points=100)
