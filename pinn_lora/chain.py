@@ -23,10 +23,12 @@ from pinn_lora.training import check_given, continued, finetune
 def rac_lora(
     base: Solution, problem: Problem, *, rounds: int = 8, seed: int = 0, step_size: float = 1e-2, **options: Any
 ) -> Solution:
-    """Adapts in rounds: one factor, chosen at random, stays at a random value, the other is trained from zero by Adam, and the
-    product is merged; so the change has rank up to `rounds` times the adapter's. `options` go to `finetune` (rank, max_steps
-    of a round, points ...). The result's network is merged; its history is that of all rounds. Source: Malinovsky et al.,
-    RAC-LoRA, 2024 (arXiv 2410.08305). Raises ValueError for less than one round and for an option that every round chooses.
+    """Adapts in rounds: one factor, chosen at random, stays at a random value, the other is trained from zero by Adam on its
+    preconditioned gradient (the lift one_factor), and the product is merged; so the change has rank up to `rounds` times the
+    adapter's. `options` go to `finetune` (rank, max_steps of a round, points ...). The result's network is merged; its history
+    is that of all rounds. Source: Malinovsky et al., RAC-LoRA, 2024 (arXiv 2410.08305), reconstructed: that the side is
+    drawn anew in each round, and Adam on the preconditioned gradient, are ours. Raises ValueError for less than one round
+    and for an option that every round chooses.
     """
     must_be(COUNT, rounds=rounds)
     seed = checked_seed(seed)

@@ -13,8 +13,8 @@ class BlockDiagonal(Lift):
     """dB = -s^-2 g_B (K + lam I)^-1, dA = -s^-2 (S + lam I)^-1 g_A: ScaledGD, Riemannian preconditioned LoRA.
 
     M = s^2 diag(I (x) (K + lam I), (S + lam I) (x) I), lam = eps tr(S + K) / (2 r). Source: Tong, Ma & Chi, ScaledGD,
-    2021 (arXiv 2005.08898); Zhang & Pilanci 2024 (arXiv 2402.02347). At lam = 0 its product step counts the part P_B G P_A
-    twice.
+    2021 (arXiv 2005.08898); Zhang & Pilanci 2024 (arXiv 2402.02347); that lam is relative to the factors' size is ours. At
+    lam = 0 its product step counts the part P_B G P_A twice.
     """
 
     eps: float = 1e-4

@@ -21,7 +21,9 @@ SMALL = 1e-6  # of AltLoRA+'s denominator, as published
 
 @dataclass(frozen=True)
 class AltLoRA(Optimizer):
-    """Even steps move A, odd ones B, by momentum M of the factor's own nearest step g~, aligned with the other's basis. For A
+    """AltLoRA: A and B take turns, each by momentum of its own nearest step, aligned with the other's basis.
+
+    Even steps move A, odd ones B, by the momentum M of g~. For A
 
         g~ = s^-2 (S + lam I)^-1 g_A,  M' = beta (S + lam I)^-1 B^T B_old M + (1 - beta) g~,  A <- A - h M' / (1 - beta^t),
 
@@ -30,9 +32,10 @@ class AltLoRA(Optimizer):
     element by element, without bias correction, A <- A - h M' / (1 - beta^t) / (V^1/2 + 1e-6), and what stays is the momentum
     without its alignment, M <- beta M + (1 - beta) g~. Dense tensors follow -g at every step. One gradient a step; with
     cosine decay. Source: Yu et al., AltLoRA, 2025, from its published code (altlora, altlora_plus), whose damping is 1e-3 I
-    and whose weight decay is not here.
+    and whose weight decay is not here; the default beta is ours.
     """
 
+    dense = "-g"
     needs_factors = True
     own = BlockDiagonal.cost
 

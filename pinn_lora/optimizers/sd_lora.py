@@ -22,6 +22,7 @@ class SDLoRA(Optimizer):
     2025 (arXiv 2501.13198); there the newest pair has a magnitude of its own, too.
     """
 
+    dense = "Adam"
     needs_factors = True
 
     rank: int = 0
