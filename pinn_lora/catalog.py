@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -61,5 +62,9 @@ def check_option(option: str, value: Any, kinds: dict[str, type], *, of: str) ->
 
 
 def describe(package: ModuleType, contract: type) -> dict[str, str]:
-    """Name and first line of the docstring of every implementation."""
-    return {name: (find(package, contract, name).__doc__ or "").strip().splitlines()[0] for name in names(package)}
+    """Name of every implementation, and the first line of its file's docstring, or of its own where the file has none."""
+    found = {}
+    for name in names(package):
+        made = find(package, contract, name)
+        found[name] = (sys.modules[made.__module__].__doc__ or made.__doc__ or "").strip().splitlines()[0]
+    return found

@@ -48,7 +48,7 @@ def test_every_file_is_a_frozen_dataclass_with_defaults_and_one_line_to_describe
     assert made == cls()
     hash(made)
     line = catalog.describe(package, contract)[name]
-    assert len(line) > 10 and line.endswith("."), "the docstring's first line is a sentence of its own"
+    assert len(line) > 10 and line.endswith("."), "the file's docstring begins with a sentence of its own"
     assert not line.startswith(f"{cls.__name__}(")  # a sentence, not the signature that dataclass writes for itself
 
 

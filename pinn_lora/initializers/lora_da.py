@@ -10,9 +10,7 @@ from pinn_lora.ranges import POSITIVE, check_ranges
 
 @dataclass(frozen=True)
 class LoRADA(Initializer):
-    """LoRA-DA: the directions of the natural-gradient step that the data tell best.
-
-    A0 the r lowest eigenvectors of Omega = -alpha D^T D + beta tr(C^-1) / (N sigma_1^2) Z^-1, D = -C^-1 G Z^-1 / sigma_1
+    """A0 the r lowest eigenvectors of Omega = -alpha D^T D + beta tr(C^-1) / (N sigma_1^2) Z^-1, D = -C^-1 G Z^-1 / sigma_1
     the scaled natural-gradient step; A = A0^T / gamma^1/2, B = D A0 / gamma^1/2.
 
     Z (n, n) and C (m, diagonal) are the Kronecker factors of the layer's curvature, here of the Gauss-Newton matrix from

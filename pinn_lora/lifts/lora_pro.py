@@ -14,9 +14,7 @@ Gauge = Literal["sylvester", "zero", "symmetry"]
 
 @dataclass(frozen=True)
 class LoRAPro(Lift):
-    """LoRA-Pro: velocities with the balanced product step, in a gauge of their own.
-
-    dA = -s^-2 (S^-1 g_A + X A), dB = -s^-2 ((I - P_B) g_B K^-1 - B X), with the gauge X (r, r) one of
+    """dA = -s^-2 (S^-1 g_A + X A), dB = -s^-2 ((I - P_B) g_B K^-1 - B X), with the gauge X (r, r) one of
 
     zero: X = 0; symmetry: X = -S^-1 B^T g_B K^-1 / 2, which makes the two parts dB A and B dA nearest to each other;
     sylvester: S X + X K = -S^-1 g_A A^T, which makes the velocities nearest to (-g_B, -g_A).

@@ -10,9 +10,7 @@ from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 @dataclass(frozen=True)
 class Weighted(Lift):
-    """AdaPreLoRA: the velocities of minimum norm whose product is nearest to -F^-1 G in the metric's norm.
-
-    With F = Q (x) P, S_B = B^T P B, S_A = A Q A^T, kappa = (1 - lam) / 2 and unit = s^-2 / (1 + lam)
+    """With F = Q (x) P, S_B = B^T P B, S_A = A Q A^T, kappa = (1 - lam) / 2 and unit = s^-2 / (1 + lam)
 
         dB = -unit (P^-1 g_B S_A^-1 - kappa B S_B^-1 (B^T g_B) S_A^-1),
         dA = -unit (S_B^-1 g_A Q^-1 - kappa S_B^-1 (g_A A^T) S_A^-1 A).

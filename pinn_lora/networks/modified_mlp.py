@@ -7,9 +7,7 @@ from pinn_lora.program import Wiring
 
 
 class ModifiedMLP(Network):
-    """An MLP whose hidden layers are gated by two encoders of the features.
-
-    `depth` hidden layers of `width` units, each followed by a gate h <- z u + (1 - z) v, where z is what the layer made
+    """`depth` hidden layers of `width` units, each followed by a gate h <- z u + (1 - z) v, where z is what the layer made
     and u and v are two encoders of the features, the layers 0 and 1."""
 
     def wire(self, wiring: Wiring) -> int:

@@ -15,9 +15,7 @@ from pinn_lora.program import Wiring
 
 
 class PirateNet(Network):
-    """Residual blocks of gated layers, which begin as the identity.
-
-    `depth` blocks of three layers, x <- alpha h + (1 - alpha) x. h is two layers of `width` units, each followed by the gate
+    """`depth` blocks of three layers, x <- alpha h + (1 - alpha) x. h is two layers of `width` units, each followed by the gate
     z u + (1 - z) v, and one of as many units as there are features; the encoders u and v of the features are the layers 0
     and 1. Every block's alpha is trained and begins at 0, so that the network begins linear in its Fourier features.
     """

@@ -21,9 +21,7 @@ SMALL = 1e-6  # of AltLoRA+'s denominator, as published
 
 @dataclass(frozen=True)
 class AltLoRA(Optimizer):
-    """AltLoRA: A and B take turns, each by momentum of its own nearest step, aligned with the other's basis.
-
-    Even steps move A, odd ones B, by the momentum M of g~. For A
+    """Even steps move A, odd ones B, by momentum M of the factor's own nearest step g~, aligned with the other's basis. For A
 
         g~ = s^-2 (S + lam I)^-1 g_A,  M' = beta (S + lam I)^-1 B^T B_old M + (1 - beta) g~,  A <- A - h M' / (1 - beta^t),
 

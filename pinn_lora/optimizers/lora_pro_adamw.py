@@ -18,9 +18,7 @@ from pinn_lora.ranges import AVERAGE, NOT_NEGATIVE, check_ranges
 
 @dataclass(frozen=True)
 class LoRAProAdamW(Optimizer):
-    """LoRA-Pro AdamW: AdamW on the gradient of W that the factors can follow.
-
-    Of each layer, with the lift lora_pro, (g_B, g_A) -> (dB, dA), twice:
+    """Of each layer, with the lift lora_pro, (g_B, g_A) -> (dB, dA), twice:
 
         G~ = -s (dB A + B dA)                       the gradient of W that the factors can follow, (m, n)
         m <- beta1 m + (1 - beta1) G~,  v <- beta2 v + (1 - beta2) G~^2,  D = m^ / (v^^1/2 + eps)

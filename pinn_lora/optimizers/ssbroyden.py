@@ -21,9 +21,7 @@ TRIES = 1.1  # gradients a step takes on average: over 600 steps on Burgers, of 
 
 @dataclass(frozen=True)
 class SSBroyden(Optimizer):
-    """Self-scaled Broyden: the inverse Hessian H of all unknowns, and a strong Wolfe line search.
-
-    theta <- theta - t H g with a strong Wolfe line search and, with s, y the steps of theta and g,
+    """theta <- theta - t H g with a strong Wolfe line search and, with s, y the steps of theta and g,
 
         H <- (H - H y y^T H / (y.H y) + phi (y.H y) v v^T) / tau + s s^T / (y.s),  v = s / (y.s) - H y / (y.H y).
 

@@ -18,9 +18,7 @@ SEED = 0  # of the sketch: the same steps every time
 
 @dataclass(frozen=True)
 class ConjugateGradients(Solver):
-    """Conjugate gradients, preconditioned by a random sketch of H: no matrix of P x P or N x N.
-
-    (M / h + H) d = -g by conjugate gradients, H v = 2 J^T (J v) from one linearisation, preconditioned by
+    """(M / h + H) d = -g by conjugate gradients, H v = 2 J^T (J v) from one linearisation, preconditioned by
 
         P = M / h + F F^T,  F F^T = H Omega (Omega^T H Omega)^+ Omega^T H,
 
