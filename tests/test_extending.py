@@ -72,8 +72,8 @@ def test_the_page_shows_two_files_of_under_forty_lines():
 
 def test_they_are_listed(copy):
     listed = cli("list", cwd=copy)
-    assert "jacobi" in listed and "dB = -s^-2 g_B (diag K + lam)^-1" in listed
-    assert "ralston" in listed and "order 2" in listed
+    assert "jacobi" in listed and "ScaledGD with the diagonals of its Gram matrices alone." in listed
+    assert "ralston" in listed and "the two-stage method of least error." in listed
 
 
 @pytest.mark.slow
