@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,24 @@ def versions() -> dict[str, str]:
     """Of this package, Python and what the numbers depend on."""
     found = {"pinn_lora": __version__, "python": platform.python_version()}
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@cache
+def source() -> str:
+    """The code that runs: its commit where the package lies in a git checkout, marked where files of it were edited since, else
+    its version. Asked once a process, which goes on with the code that it has loaded."""
+    package = Path(__file__).parent
+    if not (package.parent / ".git").exists():
+        return __version__
+    ask = ["git", "--no-optional-locks", "-C", str(package)]
+    try:
+        commit, edited = (
+            subprocess.run([*ask, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, or not its owner's checkout
+        return __version__
+    return f"{commit}, edited" if edited else commit
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

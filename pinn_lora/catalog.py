@@ -53,6 +53,19 @@ def build(package: ModuleType, contract: type, spec: Any) -> Any:
     return cls(**options)
 
 
+def stem(part: Any) -> str:
+    """The name under which `build` finds a part: that of its file."""
+    return type(part).__module__.rpartition(".")[2]
+
+
+def spelled(part: Any) -> dict[str, Any]:
+    """A part's name and all of its options, parts among them likewise: plain values, of which `build` makes it again."""
+    options = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    return {"name": stem(part)} | {
+        option: spelled(value) if dataclasses.is_dataclass(value) else value for option, value in options.items()
+    }
+
+
 def check_option(option: str, value: Any, kinds: dict[str, type], *, of: str) -> None:
     """ValueError where `of` has no such option, or one of another type than the value's."""
     kind = kinds[choose(option, list(kinds), what=f"option of {of}")]

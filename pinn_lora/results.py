@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pinn_lora.about import machine, versions
+from pinn_lora.about import machine, source, versions
 from pinn_lora.adapters import read_notes
+from pinn_lora.catalog import spelled, stem
 from pinn_lora.config import ConfigError, Strict, StudyConfig, check_config
 from pinn_lora.domain import Domain
 from pinn_lora.folders import PACKED_RUNS, clear_partial, in_use, unpack, write_atomically
@@ -233,30 +234,43 @@ def _title(case: Case) -> str:
 
 
 def describe_run(job: Job) -> dict[str, Any]:
-    """What is known of a run before it is made."""
-    preset = job.method.preset()
-    flow = preset.method if isinstance(preset.method, Method) else None
-    stem = lambda part: type(part).__module__.rpartition(".")[2]  # noqa: E731
-    lift = stem(flow.lift) if flow else None
+    """What is known of a run before it is made: what is asked, the method's parts with all their options, and what makes it.
+
+    `idle` are the options, by their places in `parts`, that do nothing in this run; `mass` is that of the flow.
+    """
+    preset, flow = job.method.preset(), None
+    parts: dict[str, Any] = spelled(preset.method)
+    if isinstance(preset.method, Method):
+        flow = preset.method
+        del parts["name"]
+    else:
+        parts = {"optimizer": parts}
+    own = [job.method.metric, job.method.lift, job.method.integrator, job.method.optimizer]
     whole = preset.trains == "all weights"
-    parts = [job.method.metric, job.method.lift, job.method.integrator, job.method.optimizer]
     return {
         "id": job.id,
         "case": job.case.id,
         "method": job.method.name,
-        "preset": job.method.name if all(part is None for part in parts) and not job.method.decay else None,
+        "preset": job.method.name if all(part is None for part in own) and not job.method.decay else None,
         "start": job.start or "pretrained",
         "trains": preset.trains,
         "metric": stem(flow.metric) if flow else None,
-        "lift": None if whole else lift,
+        "lift": None if whole or not flow else stem(flow.lift),
         "integrator": stem(flow.integrator) if flow else None,
         "optimizer": None if flow else stem(preset.method),
         "implicit": preset.method.implicit,
         "adaptive": preset.method.adaptive,
-        "mass": {"chain_rule": "identity"}.get(lift, lift) if lift else None,
+        "bends": flow.integrator.bends if flow else False,
+        "order": flow.integrator.order if flow else None,
+        "mass": flow.lift.mass_name if flow else None,
+        "parts": parts,
+        "idle": [f"integrator.{option}" for option in flow.integrator.control] if flow and not flow.adaptive else [],
         "step_size": job.step_size,
         "rank": None if whole else job.case.config.rank,
         "seed": job.seed,
+        "source": source(),
+        "versions": versions(),
+        "machine": machine(),
         "message": "",
         **dict.fromkeys(("unknowns", "status", "relative_l2", "held_out_loss", "steps", "accepted", "seconds", "work")),
         **dict.fromkeys(("unit_seconds", "clock", "threads", "compile_seconds", "counts", "peak_memory_mib")),
@@ -264,10 +278,13 @@ def describe_run(job: Job) -> dict[str, Any]:
 
 
 def outcome(solution: Solution) -> dict[str, Any]:
+    """What is known of a run once it is made; null for what is not finite."""
     last, settings = solution.history[-1], solution.settings
     number = lambda value: value if math.isfinite(value) else None  # noqa: E731
+    device = next(solution.network.parameters()).device
     return {
         "status": str(solution.status),
+        "machine": machine(str(device)),
         "unknowns": settings["unknowns"],
         "relative_l2": number(last.relative_l2),
         "held_out_loss": number(last.held_out_loss),

@@ -27,6 +27,18 @@ def ids(value):
     return value if isinstance(value, str) else getattr(value, "__name__", "").rpartition(".")[2]
 
 
+@pytest.mark.parametrize(("package", "contract", "name"), FILES, ids=ids)
+def test_a_part_is_built_again_from_what_spells_it(package, contract, name):
+    """With options that are not the defaults where it has numbers."""
+    part = catalog.build(package, contract, name)
+    assert catalog.stem(part) == catalog.spelled(part)["name"] == name
+    assert catalog.build(package, contract, catalog.spelled(part)) == part
+    for field in dataclasses.fields(part):
+        if type(field.default) is float:
+            other = dataclasses.replace(part, **{field.name: 0.75 * field.default})
+            assert catalog.build(package, contract, catalog.spelled(other)) == other
+
+
 @pytest.mark.parametrize(("package", "contract"), FOLDERS, ids=ids)
 def test_a_folder_holds_what_the_main_job_needs(package, contract):
     needed = {

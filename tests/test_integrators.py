@@ -151,6 +151,20 @@ def test_eulers_drift_of_balance_is_h_squared(scale, initializer):
         theta = taken.theta
 
 
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_what_an_integrator_calls_its_control_does_nothing_at_a_fixed_step_size(name):
+    """Bit by bit: an option that did anything would be a second thing in which two methods differ."""
+    integrator = fixed(name)
+    flow, theta = fit_flow("chain_rule")
+    step = integrator.step(flow, theta, 0.1)
+    for option in integrator.control:
+        other = dataclasses.replace(integrator, **{option: 1.5 * getattr(integrator, option)})
+        assert torch.equal(other.step(flow, theta, 0.1).theta, step.theta)
+        assert other.step(flow, theta, 0.1).accepted
+    assert bool(integrator.control) == ("adaptive" in {field.name for field in dataclasses.fields(integrator)})
+    assert not integrator.bends
+
+
 @pytest.mark.parametrize("name", IMPLICIT)
 def test_implicit_integrators_say_so(name):
     assert catalog.build(integrators, Integrator, name).implicit

@@ -293,6 +293,18 @@ def test_keeps_gauge_is_said_exactly_where_it_is_so(name, options, shape, scale)
     assert bool(kept) == mass.keeps_gauge
 
 
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_the_masses_name_is_identity_exactly_where_it_is_that(name, options):
+    """And none where there is no mass; two lifts of one name would have one mass."""
+    pair, *_ = pair_and_gradients(SHAPES[0], 1.0)
+    lift = build(name, options)
+    assert (lift.mass_name is None) == (not lift.has_mass)
+    if lift.has_mass:
+        matrix = lift.mass(pair, metric_of(lift, pair)).matrix
+        assert (lift.mass_name == "identity") == torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
+        assert lift.mass_name == name or name == "chain_rule"
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gauge_directions_are_all_that_leaves_the_product_as_it_is(shape):
     pair, _G, gB, gA = pair_and_gradients(shape)

@@ -34,11 +34,18 @@ class Step:
 
 
 class Integrator(ABC):
-    """One step of dy/dt = f(y). `order` is the declared order on a smooth flow; `cost` what a step evaluates."""
+    """One step of dy/dt = f(y). `order` is the declared order on a smooth flow; `cost` what a step evaluates. `control`: the
+    options that do nothing at a fixed step size."""
 
     order: ClassVar[int]
     implicit: ClassVar[bool] = False
+    control: ClassVar[tuple[str, ...]] = ()
     adaptive: bool = False
+
+    @property
+    def bends(self) -> bool:
+        """Whether a step ends at its velocity's end and its acceleration's, not straight ahead."""
+        return False
 
     @property
     def gradients(self) -> int:

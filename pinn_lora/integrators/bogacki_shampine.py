@@ -25,6 +25,7 @@ class BogackiShampine(RungeKutta):
     """
 
     order = 3
+    control = ("rtol", "atol")
     tableau = Tableau(a=((1 / 2,), (0.0, 3 / 4)), b=(2 / 9, 1 / 3, 4 / 9))
 
     adaptive: bool = True

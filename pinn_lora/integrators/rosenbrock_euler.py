@@ -41,6 +41,7 @@ class RosenbrockEuler(Integrator):
 
     order = 1
     implicit = True
+    control = ("accept", "grow", "shrink", "acceleration")
 
     adaptive: bool = True
     accept: float = 1e-4
@@ -55,6 +56,10 @@ class RosenbrockEuler(Integrator):
         check_ranges(self, tolerance=Range(gt=0, lt=1))
         if self.solver is not None:
             choose(self.solver, names(solvers), what="solver")
+
+    @property
+    def bends(self):
+        return self.adaptive and self.acceleration > 0
 
     @property
     def cost(self):

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from pinn_lora.catalog import stem
 from pinn_lora.metrics import Weights
 
 
@@ -84,6 +85,11 @@ class Lift(ABC):
         """Of which factors, "B" and "A", the Gram matrix is inverted as it is, so that they must have full rank: both at
         eps = 0."""
         return ("B", "A") if getattr(self, "eps", None) == 0 else ()
+
+    @property
+    def mass_name(self) -> str | None:
+        """What M is called: the lift's own, if it has one."""
+        return stem(self) if self.has_mass else None
 
 
 def check_start(lift: Lift, pairs: Mapping[str, Pair]) -> None:

@@ -25,6 +25,10 @@ class ChainRule(Lift):
     def __post_init__(self):
         check_ranges(self, ratio=POSITIVE)
 
+    @property
+    def mass_name(self):
+        return "identity" if self.ratio == 1.0 else f"identity / {self.ratio:g} on B"
+
     def velocity(self, pair, g_B, g_A, metric):
         return -self.ratio * g_B, -g_A
 
