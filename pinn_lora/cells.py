@@ -1,16 +1,19 @@
 """What a report is made of: runs, cells, variants and cases.
 
 A *variant* is a method with a start, in one case. A *cell* is a variant at one step size, with all its seeds. The
-*tuned* cell of a variant has the lowest median held-out loss among the cells with the most seeds (a study may scan
-step sizes with one seed and run the others at the best). The reference error never chooses anything.
+*tuned* cell of a variant has the lowest median held-out loss among the cells with the most seeds; where a study tunes with
+one seed and runs the others at the best, the lowest loss of that seed. The reference error never chooses anything.
+
+*Work* is a run's seconds in units of one loss and gradient. Every run measures that unit once, and such a measurement
+wavers, so that one unit stands for all runs of a case and trainable set: the median of theirs, of those on one clock.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
-MASS_OF_LIFT = {"balanced": "balanced", "chain_rule": "identity"}
 
 
 class ReportError(ValueError):
@@ -52,8 +54,12 @@ class Run:
     held_out_loss: float | None
 
     @property
+    def refused(self) -> bool:
+        return self.status == "REFUSED"
+
+    @property
     def failed(self) -> bool:
-        return self.status in ("DIVERGED", "REFUSED")
+        return self.refused or self.status == "DIVERGED"
 
     @property
     def error(self) -> float:
@@ -66,13 +72,26 @@ class Run:
         loss = number(self.held_out_loss)
         return math.inf if self.failed or math.isnan(loss) else loss
 
+    @classmethod
+    def read(cls, folder: Path, record: Row) -> Run:
+        """The run that `record` tells of; an entry that it lacks is None."""
+        names = [field.name for field in fields(cls) if field.name not in ("folder", "record")]
+        entries: Row = {name: record.get(name) for name in names}
+        return cls(folder, record, **entries)
+
     @property
-    def mass_name(self) -> str | None:
-        return MASS_OF_LIFT.get(self.lift) if self.lift else self.mass if self.trains == "factors" else "identity"
+    def unit(self) -> float:
+        """The seconds of one unit of work: nan where none is known."""
+        return number(self.record.get("unit"))
+
+    def in_units(self, unit: float) -> Run:
+        """The same run with its work told in this unit; as it is where that or its seconds are not known."""
+        work = number(self.record.get("seconds")) / unit
+        return self if math.isnan(work) else replace(self, record=self.record | {"unit": unit, "work": work})
 
     @cached_property
     def history(self) -> dict[str, Array]:
-        """The columns of history.csv: none if there is no such file; an empty field is nan."""
+        """The columns of history.csv: none if there is no such file; an empty field is nan. Work is in the unit of `unit`."""
         path, words = self.folder / "history.csv", {"": math.nan, "True": 1.0, "False": 0.0}
         rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
         names, body = (rows[0], rows[1:]) if rows else ([], [])
@@ -81,7 +100,8 @@ class Run:
             columns = np.array(table, dtype=float).reshape(len(table), len(names)).T
         except ValueError as error:
             raise ReportError(f"'{path}' is not a table with one number a column: {error}.") from None
-        return dict(zip(names, columns, strict=True))
+        found = dict(zip(names, columns, strict=True))
+        return found | {"work": found["seconds"] / self.unit} if found and self.unit > 0 else found
 
     def curve(self, axis: str, column: str = "relative_l2") -> tuple[Array, Array]:
         """`column` against `axis` (step, work or seconds), without gaps; relative L2 ends with what run.json says."""
@@ -138,14 +158,25 @@ class Cell:
     def works(self) -> bool:
         return all(error < self.zero_shot / 4 for error in self.errors)
 
+    @property
+    def clocks(self) -> str:
+        """What its runs were timed by: "CPU", "wall", or both, where their seconds are not alike."""
+        return " and ".join(sorted({run.record.get("clock") or "wall" for run in self.runs if not run.refused}))
+
+    def loss_of(self, seed: int) -> float:
+        """The held-out loss of the run with this seed: nan where there is none."""
+        return next((run.loss for run in self.runs if run.seed == seed), math.nan)
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with a start, in one case. `cells` runs over its step sizes; it is empty when every run was refused."""
+    """A method with a start, in one case. `cells` runs over its step sizes; it is empty when every run was refused.
+    `tuned_by`: the seed whose runs alone choose the step size, where the others are run at that one only."""
 
     case: Case
     runs: tuple[Run, ...]
     cells: tuple[Cell, ...]
+    tuned_by: int | None = None
 
     @property
     def label(self) -> str:
@@ -153,9 +184,19 @@ class Variant:
 
     @cached_property
     def tuned(self) -> Cell | None:
+        if self.tuned_by is not None:
+            losses = {cell.step_size: cell.loss_of(self.tuned_by) for cell in self.cells}
+            if scanned := [cell for cell in self.cells if not math.isnan(losses[cell.step_size])]:
+                return min(scanned, key=lambda cell: (losses[cell.step_size], -len(cell.runs), cell.step_size))
         most = max((len(cell.runs) for cell in self.cells), default=0)
         full = [cell for cell in self.cells if len(cell.runs) == most]
         return min(full, key=lambda cell: (cell.held_out, cell.diverged, cell.step_size), default=None)
+
+    @property
+    def left_over(self) -> int:
+        """Runs that the plan no longer asks for: of other seeds, at a step size that was the tuned one of a narrower grid."""
+        others = [cell for cell in self.cells if cell is not self.tuned] if self.tuned_by is not None else []
+        return sum(run.seed != self.tuned_by for cell in others for run in cell.runs)
 
     @property
     def at_edge(self) -> bool:
@@ -173,6 +214,28 @@ class Variant:
     @property
     def error(self) -> float:
         return median(self.tuned.errors) if self.tuned else math.nan
+
+
+def end(variant: Variant, axis: str) -> float:
+    """The largest work or seconds that a tuned run has reached."""
+    curves = [run.curve(axis)[0] for run in variant.tuned.runs] if variant.tuned else []
+    return max((float(x[-1]) for x in curves if x.size), default=math.nan)
+
+
+def at(variant: Variant, axis: str, budget: float) -> list[float]:
+    """The tuned runs' errors at a budget of work or seconds."""
+    return [float(run.at(axis, budget)) for run in variant.tuned.runs] if variant.tuned else []
+
+
+def in_common_units(runs: Sequence[Run]) -> list[Run]:
+    """The runs of a folder with work in one unit a case, trainable set and clock: the median of what its runs measured."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    kind = lambda run: (run.case, run.trains, run.record.get("clock") or "wall")  # noqa: E731
+    for run in runs:
+        measured = number(run.record.get("unit_seconds"))
+        if measured > 0:
+            found.setdefault(kind(run), []).append(measured)
+    return [run.in_units(median(found.get(kind(run), ()))) for run in runs]
 
 
 def median(values: Iterable[float]) -> float:

@@ -11,8 +11,8 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import jinja2
 import numpy as np
 
 from pinn_lora import figures
-from pinn_lora.cells import Case, Cell, ReportError, Run, Variant, median, number, short
+from pinn_lora.cells import Case, Cell, ReportError, Row, Run, Variant, at, end, in_common_units, median, number, short
+from pinn_lora.effects import EFFECTS, compare, effects, method_of
 from pinn_lora.folders import PACKED_RUNS, unpack
 
 __all__ = ["ReportError", "report"]
@@ -28,7 +29,6 @@ __all__ = ["ReportError", "report"]
 INSIDE = "a results folder holds study.json, config.toml, cases/ and runs/ with at least one finished run"
 COUNTS = ("gradients", "residuals", "jacobians", "solves")
 AXES = ("work", "seconds")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def load(folder: Path) -> Results:
     unpack(folder / PACKED_RUNS, folder / "runs")
     entries = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
     found = [(path, _json(path / "run.json")) for path in entries if not path.name.startswith(".")]
-    names = [field.name for field in fields(Run) if field.name not in ("folder", "record")]
-    runs = [Run(path, data, **{name: data.get(name) for name in names}) for path, data in found if data is not None]
+    runs = in_common_units([Run.read(path, data) for path, data in found if data is not None])
     if not runs:
         raise ReportError(f"'{folder}' has no finished run (a run folder with a run.json): {INSIDE}.")
     cases = tuple(_case(folder, about) for about in study["cases"])
@@ -71,7 +70,9 @@ def load(folder: Path) -> Results:
     cases = tuple(case for case in cases if case.id in {run.case for run in runs})  # of the others nothing is known yet
     config = folder / "config.toml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    variants = tuple(_variants(case, [run for run in runs if run.case == case.id]) for case in cases)
+    variants = tuple(
+        _variants(case, [run for run in runs if run.case == case.id], tuned_by=_tuned_by(study, case)) for case in cases
+    )
     return Results(folder, study, text, cases, variants, len(entries) - len(runs))
 
 
@@ -80,28 +81,25 @@ def _case(folder: Path, about: Row) -> Case:
     return Case(about["id"], title, about, zero_shot, folder / "cases" / f"{about['id']}.npz")
 
 
-def _variants(case: Case, runs: Sequence[Run]) -> tuple[Variant, ...]:
+def _tuned_by(study: Row, case: Case) -> int | None:
+    """The study's first seed for a case that is tuned with it; the number of a case stands before its name."""
+    planned, number = (study.get("config") or {}).get("case") or [], case.id.partition("-")[0]
+    about = planned[int(number) - 1] if number.isdigit() and 1 <= int(number) <= len(planned) else {}
+    return None if about.get("full_scan", True) else study["seeds"][0]
+
+
+def _variants(case: Case, runs: Sequence[Run], *, tuned_by: int | None) -> tuple[Variant, ...]:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.method, run.start, run.step_size or 0.0, run.seed or 0)):
         groups.setdefault((run.method, run.start), []).append(run)
     variants = []
     for group in groups.values():
         cells = []
-        steps = sorted({run.step_size for run in group if run.step_size is not None and run.status != "REFUSED"})
+        steps = sorted({run.step_size for run in group if run.step_size is not None and not run.refused})
         for step in steps:
             cells.append(Cell(step, tuple(run for run in group if run.step_size == step), case.zero_shot))
-        variants.append(Variant(case, tuple(group), tuple(cells)))
+        variants.append(Variant(case, tuple(group), tuple(cells), tuned_by))
     return tuple(sorted(variants, key=lambda variant: (not variant.cells, variant.held_out)))
-
-
-def end(variant: Variant, axis: str) -> float:
-    """The largest work or seconds that a tuned run has reached."""
-    curves = [run.curve(axis)[0] for run in variant.tuned.runs] if variant.tuned else []
-    return max((float(x[-1]) for x in curves if x.size), default=math.nan)
-
-
-def at(variant: Variant, axis: str, budget: float) -> list[float]:
-    return [float(run.at(axis, budget)) for run in variant.tuned.runs] if variant.tuned else []
 
 
 def width(variant: Variant) -> tuple[float, float, float]:
@@ -149,63 +147,6 @@ def chosen(variants: Sequence[Variant], axis: str) -> list[float]:
     return [rungs[index] for index in sorted({low, (low + high) // 2, high})]
 
 
-def ratio(a: float, b: float) -> float:
-    """a / b where infinite means diverged: nan when both are, or when one is missing."""
-    if math.isnan(a) or math.isnan(b) or (math.isinf(a) and math.isinf(b)):
-        return math.nan
-    return a / b if b else math.inf
-
-
-def compare(a: Variant, b: Variant) -> Row:
-    """Tuned medians of two variants at the end, and at the largest work and seconds that both have reached."""
-    seeds = [len(variant.tuned.runs) if variant.tuned else 0 for variant in (a, b)]
-    row: Row = {"a": a.label, "b": b.label, "seeds": min(seeds), "ratio_at_end": ratio(a.error, b.error)}
-    for axis in ("work", "seconds"):
-        budget = min(end(a, axis), end(b, axis)) if min(seeds) else math.nan
-        left, right = (median(at(variant, axis, budget)) for variant in (a, b))
-        row |= {axis: budget, f"a_at_{axis}": left, f"b_at_{axis}": right, f"ratio_at_{axis}": ratio(left, right)}
-    refused = [variant for variant in (a, b) if not variant.tuned]
-    return row | {"note": "; ".join(f"{variant.label} refused: {variant.runs[0].message}" for variant in refused)}
-
-
-def _same(a: Run, b: Run, *names: str) -> bool:
-    return all(getattr(a, name) == getattr(b, name) for name in names)
-
-
-def _implicit_pair(a: Run, b: Run) -> bool:
-    flows = not a.optimizer and not b.optimizer
-    return flows and a.implicit and not b.implicit and _same(a, b, "trains", "metric", "lift", "start")
-
-
-def _mass_pair(a: Run, b: Run) -> bool:
-    masses = (a.mass_name, b.mass_name) == ("balanced", "identity")
-    alike = _same(a, b, "trains", "metric", "implicit", "adaptive", "integrator", "start")
-    return masses and alike and not a.optimizer and not b.optimizer
-
-
-def _weights_pair(a: Run, b: Run) -> bool:
-    factors = (a.trains, b.trains != "factors") == ("factors", True)
-    plain = bool(a.optimizer) or a.mass_name == "identity"
-    return factors and plain and _same(a, b, "optimizer", "integrator", "implicit", "adaptive")
-
-
-EFFECTS: tuple[tuple[str, str, str, Callable[[Run, Run], bool]], ...] = (
-    ("implicit or explicit", "implicit", "explicit", _implicit_pair),
-    ("balanced mass or identity", "balanced mass", "identity mass", _mass_pair),
-    ("factors or all weights", "factors", "all weights", _weights_pair),
-)
-
-
-def effects(variants: Sequence[Variant]) -> list[Row]:
-    """Every pair of variants that differs in one of the three effects only, found from the fields of their runs."""
-    rows = []
-    for name, left, right, pairs in EFFECTS:
-        for a, b in itertools.permutations(variants, 2):
-            if pairs(a.runs[0], b.runs[0]):
-                rows.append({"case": a.case.id, "effect": name, "left": left, "right": right} | compare(a, b))
-    return rows
-
-
 def summary_row(variant: Variant, rungs: dict[str, list[float]]) -> Row:
     """One line of the summary: the tuned cell of a variant, and what its whole grid of step sizes says."""
     first, cell = variant.runs[0], variant.tuned
@@ -238,7 +179,8 @@ def summary_row(variant: Variant, rungs: dict[str, list[float]]) -> Row:
     row |= {"spikes": median(count for count, _ in found)}
     row |= {"largest_spike": max((ratio for _, ratio in found if not math.isnan(ratio)), default=math.nan)}
     row |= {"drift": median(float(run.at("step", math.inf, "drift")) for run in runs)}
-    row |= {key: typical(key) for key in ("steps", "accepted", "work", "seconds", "unit_seconds")}
+    row |= {key: typical(key) for key in ("steps", "accepted", "work", "seconds")}
+    row |= {"unit_seconds": typical("unit"), "clocks": cell.clocks if cell else ""}
     row |= {key: median(number((run.record.get("counts") or {}).get(key)) for run in runs) for key in COUNTS}
     return row | {"peak_memory_mib": typical("peak_memory_mib")}
 
@@ -267,7 +209,20 @@ def ladder_rows(variants: Sequence[Variant]) -> list[Row]:
 
 
 def run_row(run: Run) -> Row:
-    return {key: value for key, value in run.record.items() if key != "counts"} | dict(run.record.get("counts") or {})
+    """What a run says, the counts a column each and every other group of entries in one."""
+    counts = run.record.get("counts") or {}
+    plain = {key: value for key, value in run.record.items() if key != "counts"}
+    return {
+        key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in plain.items()
+    } | counts
+
+
+def made_by(runs: Sequence[Run]) -> list[Row]:
+    """By what the runs were made: every set of source, versions, machine, threads and clock that they name, with how many runs
+    name it, the largest first. Runs of older versions name no source."""
+    told = ("source", "versions", "machine", "threads", "clock")
+    sets = [json.dumps({key: run.record.get(key) for key in told}, sort_keys=True) for run in runs if not run.refused]
+    return [json.loads(one) | {"runs": count} for one, count in Counter(sets).most_common()]
 
 
 def contests(variants: Sequence[Variant]) -> list[Row]:
@@ -367,12 +322,17 @@ def _html(results: Results, sections: list[Row]) -> str:
     environment.filters["step"] = lambda value: short(number(value)).replace(".0e", "e").removesuffix("e0")
     page = environment.get_template("report.html")
     battles = [row for group in results.variants for row in contests(group)]
+    variants = [variant for group in results.variants for variant in group]
+    runs = [run for variant in variants for run in variant.runs]
     return page.render(
         results=results,
         study=results.study,
-        made=sum(len(v.runs) for group in results.variants for v in group),
+        made=len(runs),
+        left_over=sum(variant.left_over for variant in variants),
+        silent=sum(method_of(variant) is None for variant in variants),
+        made_by=made_by(runs),
         sections=sections,
         verdict=verdict(results),
         battles=battles,
-        effects=[name for name, *_ in EFFECTS],
+        effects=EFFECTS,
     )

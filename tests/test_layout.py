@@ -45,6 +45,7 @@ LEVELS: list[set[str]] = [
         "compiling",
         "dde.geometry",
         "declaration",
+        "effects",
         "families.rows",
         "fields",
         "figures",
@@ -189,7 +190,7 @@ def test_every_level_holds_modules_that_exist():
     assert set(listed) - tops - {"__main__"} == set(), "LEVELS names modules that are gone"
 
 
-@pytest.mark.parametrize("name", ["report", "figures", "cells"])
+@pytest.mark.parametrize("name", ["report", "figures", "cells", "effects"])
 def test_a_report_needs_no_training(name):
     """Neither directly nor through anything that it imports."""
     reached, waiting = set(), [name]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pinn_lora import report as module
+from pinn_lora.effects import effects
 from pinn_lora.report import ReportError, report
 
 PACKAGE = Path(module.__file__).parent
@@ -29,7 +30,7 @@ METHODS = {
     "odelora-euler": ("factors", "identity", "balanced", "euler", None, False, "balanced"),
     "odelora-rk4": ("factors", "identity", "balanced", "rk4", None, False, "balanced"),
     "lora-sgd": ("factors", "identity", "chain_rule", "euler", None, False, "identity"),
-    "scaled-gd": ("factors", "identity", "block_diagonal", "euler", None, False, "identity"),
+    "scaled-gd": ("factors", "identity", "block_diagonal", "euler", None, False, "block_diagonal"),
     "lora-adam": ("factors", None, None, None, "adam", False, None),
     "full-adam": ("all weights", None, None, None, "adam", False, None),
     "full-lm": ("all weights", "identity", None, "rosenbrock_euler", None, True, "identity"),
@@ -69,6 +70,8 @@ def write_run(folder: Path, method: str, step: float, seed: int, **changes) -> P
     trains, metric, lift, integrator, optimizer, implicit, mass = METHODS[method]
     run = {"case": CASE, "method": method, "start": "zero_b" if trains == "factors" else "pretrained", "trains": trains}
     run |= {"metric": metric, "lift": lift, "integrator": integrator, "optimizer": optimizer, "implicit": implicit}
+    run |= {"bends": implicit, "order": None if optimizer else 4 if integrator == "rk4" else 1, "idle": []}
+    run |= {"parts": {"optimizer": {"name": optimizer}} if optimizer else parts_of(metric, lift, integrator)}
     run |= {"adaptive": implicit, "mass": mass, "step_size": step, "rank": 4, "seed": seed, "unknowns": 384}
     run |= {"status": "COMPLETED", "message": "budget spent", "relative_l2": 0.2, "held_out_loss": 0.01, "steps": 100}
     run |= {"accepted": 90, "seconds": 2.0, "work": 100.0, "unit_seconds": 0.02, "threads": 1, "peak_memory_mib": 300.0}
@@ -84,6 +87,12 @@ def write_run(folder: Path, method: str, step: float, seed: int, **changes) -> P
     if field is not None:
         np.savez(place / "field.npz", prediction=np.asarray(field, dtype=np.float32))
     return place
+
+
+def parts_of(metric: str, lift: str | None, integrator: str) -> dict:
+    """As a run of a flow tells them: of all weights the lift is the chain rule."""
+    named = {"metric": metric, "lift": lift or "chain_rule", "integrator": integrator}
+    return {part: {"name": name} for part, name in named.items()} | {"decay": False}
 
 
 def write_cell(folder: Path, method: str, step: float, errors: tuple, losses: tuple | None = None, **changes) -> None:
@@ -210,9 +219,9 @@ def test_spikes(tmp_path):
 def test_at_equal_work_values_are_carried_forward(tmp_path):
     folder = write_study(tmp_path / "results")
     history = [(5, 1.0, 0.4, ""), (10, 1.0, 0.3, ""), (20, 1.0, "nan", ""), (40, 1.0, 0.2, "")]
-    write_run(folder, "lora-adam", 1.0, 0, history=history, work=40.0, relative_l2=0.2)
-    write_run(folder, "lora-adam", 1.0, 1, history=history[:2], work=15.0, status="DIVERGED")
-    write_run(folder, "lora-adam", 1.0, 2, history=history[:2], work=10.0, relative_l2=0.3)
+    write_run(folder, "lora-adam", 1.0, 0, history=history, seconds=0.8, relative_l2=0.2)
+    write_run(folder, "lora-adam", 1.0, 1, history=history[:2], seconds=0.3, status="DIVERGED")
+    write_run(folder, "lora-adam", 1.0, 2, history=history[:2], seconds=0.2, relative_l2=0.3)
     variant = variant_of(folder, "lora-adam")
     lasting, diverged, short = variant.tuned.runs
     budgets = [1, 5, 9, 10, 39, 40, 1e6]
@@ -222,7 +231,7 @@ def test_at_equal_work_values_are_carried_forward(tmp_path):
     assert module.median(module.at(variant, "work", 40)) == 0.3
     assert module.end(variant, "work") == 40
     assert module.ladder([variant], "work") == [10, 30]
-    assert module.ladder([variant], "seconds") == [0.1, 0.3, 1.0]  # the last run.json says 2 s
+    assert module.ladder([variant], "seconds") == [0.1, 0.3]
 
 
 def test_the_ladder_and_the_chosen_rungs(made_up):
@@ -244,29 +253,145 @@ def test_the_ladder_and_the_chosen_rungs(made_up):
     assert (summary["full-lm"]["refused"], summary["full-lm"]["relative_l2"]) == ("18.8 GiB do not fit", "")
 
 
-def test_effects_pair_what_differs_in_one_thing_only(tmp_path):
+def test_effects_are_compared_at_what_both_have_reached(tmp_path):
     folder = write_study(tmp_path / "results")
-    for method in METHODS:
-        write_cell(folder, method, 1.0, (0.02,) if method == "lora-lm" else (0.04,))
-    write_cell(folder, "odelora-euler", 1.0, (0.01,), start="balanced")
-    write_cell(folder, "lora-sgd", 1.0, (None,), start="balanced")
-    rows = module.effects(module.load(folder).variants[0])
-    found = {(row["effect"], row["a"], row["b"]): row for row in rows}
-    zero = ", zero_b"
-    assert set(found) == {
-        ("implicit or explicit", f"odelora-implicit{zero}", f"odelora-euler{zero}"),
-        ("implicit or explicit", f"odelora-implicit{zero}", f"odelora-rk4{zero}"),
-        ("implicit or explicit", f"lora-lm{zero}", f"lora-sgd{zero}"),
-        ("balanced mass or identity", f"odelora-implicit{zero}", f"lora-lm{zero}"),
-        ("balanced mass or identity", f"odelora-euler{zero}", f"lora-sgd{zero}"),
-        ("balanced mass or identity", "odelora-euler, balanced", "lora-sgd, balanced"),
-        ("factors or all weights", f"lora-lm{zero}", "full-lm, pretrained"),
-        ("factors or all weights", f"lora-adam{zero}", "full-adam, pretrained"),
-    }
-    assert found["implicit or explicit", f"lora-lm{zero}", f"lora-sgd{zero}"]["ratio_at_work"] == 0.5
-    assert found["balanced mass or identity", f"odelora-implicit{zero}", f"lora-lm{zero}"]["ratio_at_seconds"] == 2.0
-    assert found["balanced mass or identity", "odelora-euler, balanced", "lora-sgd, balanced"]["ratio_at_work"] == 0
+    write_cell(folder, "lora-lm", 1.0, (0.02,))
+    write_cell(folder, "odelora-implicit", 1.0, (0.04,))
+    for method, error in (("odelora-euler", 0.01), ("lora-sgd", None)):
+        write_cell(folder, method, 1.0, (error,), start="balanced")
+    rows = effects(module.load(folder).variants[0])
+    found = {(row["a"], row["b"]): row for row in rows if row["effect"] == "balanced mass or identity"}
+    implicit, explicit = (
+        ("odelora-implicit, zero_b", "lora-lm, zero_b"),
+        ("odelora-euler, balanced", "lora-sgd, balanced"),
+    )
+    assert set(found) == {implicit, explicit} and len(rows) == 2
+    assert found[implicit]["ratio_at_work"] == found[implicit]["ratio_at_seconds"] == 2.0
+    assert found[explicit]["ratio_at_work"] == 0
     assert {row["seeds"] for row in rows} == {1}
+
+
+def test_the_page_says_how_many_seeds_every_pair_has_at_least(tmp_path, monkeypatch):
+    folder = write_study(tmp_path / "results")
+    for start, seeds in (("zero_b", 3), ("balanced", 2)):
+        write_cell(folder, "odelora-euler", 1.0, (0.1,) * seeds, start=start)
+        write_cell(folder, "lora-sgd", 1.0, (0.2,) * 3, start=start)
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    page = report(folder).read_text(encoding="utf-8")
+    assert "more accurate in 2 of 2 pairs, at equal seconds in 2; observed with 2 seeds a variant or more." in page
+    assert "in no pair" not in page
+
+
+def test_a_folder_of_an_older_version_is_reported_and_what_it_does_not_say_is_told(tmp_path, monkeypatch):
+    folder = write_study(tmp_path / "results")
+    for method in ("lora-lm", "odelora-implicit"):
+        path = write_run(folder, method, 1.0, 0) / "run.json"
+        old = json.loads(path.read_text())
+        path.write_text(json.dumps({key: old[key] for key in old.keys() - {"parts", "idle", "bends", "order"}}))
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    page = report(folder).read_text(encoding="utf-8")
+    assert "2 variants of this study are in no pair: their runs do not say by which parts they were made" in page
+    assert "2 runs: they do not say, an older version wrote them. The study was last run with numpy 2.0" in page
+    assert rows_of(folder, "effects") == []
+
+
+def test_the_page_lists_what_the_runs_were_made_by(tmp_path, monkeypatch):
+    folder = write_study(tmp_path / "results")
+    machine = {"processor": "one processor", "cores": 2, "memory_gib": 8.0}
+    new = {"source": "abc123", "versions": {"torch": "2.13.0"}, "machine": machine, "clock": "CPU"}
+    write_cell(folder, "lora-adam", 1.0, (0.1, 0.1), **new)
+    write_run(folder, "lora-sgd", 1.0, 0, **new | {"versions": {"torch": "2.4.0"}})
+    write_run(folder, "lora-sgd", 1.0, 1, **new | {"machine": machine | {"processor": "another"}, "clock": "wall"})
+    write_run(folder, "full-adam", 1.0, 0)
+    write_run(folder, "full-lm", 1.0, 0, status="REFUSED", **new)
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    page = report(folder).read_text(encoding="utf-8")
+    told = re.findall(r"<li>(.*)", page)
+    assert sorted(told) == [
+        "1 run: source abc123; torch 2.13.0; on another, 2 cores, 8.0 GiB; 1 thread a run, wall clock.",
+        "1 run: source abc123; torch 2.4.0; on one processor, 2 cores, 8.0 GiB; 1 thread a run, CPU clock.",
+        "1 run: they do not say, an older version wrote them. The study was last run with numpy 2.0, on a processor, 2 cores, "
+        "8.0 GiB; 1 thread a run, wall clock.",
+        "2 runs: source abc123; torch 2.13.0; on one processor, 2 cores, 8.0 GiB; 1 thread a run, CPU clock.",
+    ]
+    assert told[0].startswith("2 runs: ")
+    costs = page[page.index("Cost of the runs") :]
+    (line,) = [line for line in costs.splitlines() if "CPU and wall clocks" in line]
+    assert line.startswith("<tr><td") and "lora-sgd" in line
+    assert {row["method"]: row["clocks"] for row in rows_of(folder, "summary")} == {
+        "lora-adam": "CPU",
+        "lora-sgd": "CPU and wall",
+        "full-adam": "wall",
+        "full-lm": "",
+    }
+
+
+def test_the_page_shows_the_file_and_what_the_command_made_of_it(tmp_path, monkeypatch):
+    config = {"dtype": "float32", "device": "cpu", "jobs": 2}
+    folder = write_study(tmp_path / "results", seeds=[3, 4], config=config, command="pinn-lora run x.toml --seed 3")
+    write_run(folder, "lora-adam", 1.0, 3)
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    page = report(folder).read_text(encoding="utf-8")
+    assert (
+        "where the command above has options, they come before what it says: as run, seeds = [3, 4], dtype = float32,"
+        in page
+    )
+    assert "The configuration, as run" not in page
+
+
+def test_work_is_in_one_unit_of_a_case_and_trainable_set(tmp_path):
+    """Units of 1, 2 and 9 ms: one of 2 for all, in the tables, the ladder and on the curves; another of all weights."""
+    folder = write_study(tmp_path / "results")
+    history = [(10, 1.0, 0.4, ""), (40, 1.0, 0.2, "")]  # at 0.2 and 0.8 s
+    ended = {"history": history, "seconds": 0.8, "clock": "CPU"}
+    for seed, unit in enumerate((0.001, 0.002, 0.009)):
+        write_run(folder, "lora-adam", 1.0, seed, unit_seconds=unit, work=0.8 / unit, **ended)
+    write_run(folder, "lora-sgd", 1.0, 0, unit_seconds=0.001, **ended | {"clock": "wall"})
+    write_run(folder, "full-adam", 1.0, 0, unit_seconds=0.004, **ended)
+    write_run(folder, "full-lm", 1.0, 0, status="REFUSED", unit_seconds=None, seconds=None, work=None)
+    report(folder)
+    summary = {row["method"]: row for row in rows_of(folder, "summary")}
+    assert {name: (row["work"], row["unit_seconds"]) for name, row in summary.items()} == {
+        "lora-adam": ("400.0", "0.002"),
+        "lora-sgd": ("800.0", "0.001"),
+        "full-adam": ("200.0", "0.004"),
+        "full-lm": ("", ""),
+    }
+    adam = [row for row in rows_of(folder, "runs") if row["method"] == "lora-adam"]
+    assert [row["work"] for row in adam] == ["400.0"] * 3
+    assert [row["unit_seconds"] for row in adam] == ["0.001", "0.002", "0.009"], "as each measured it"
+    for run in variant_of(folder, "lora-adam").tuned.runs:
+        np.testing.assert_allclose(run.curve("work")[0], [100, 400, 400], rtol=1e-12)
+    at_100 = [r for r in rows_of(folder, "ladder") if r["axis"] == "work" and float(r["budget"]) == 100]
+    assert {row["method"]: row["relative_l2"] for row in at_100}["lora-adam"] == "0.4"
+
+
+def test_the_step_size_is_the_one_that_the_study_tuned_with_its_first_seed(tmp_path, monkeypatch):
+    """1e-3 has as many runs, left from a narrower grid, and the lower median; the first seed's loss is lower at 1e-2."""
+    cases = [{"full_scan": True}, {"full_scan": False}]
+    errors = {1e-3: (0.05, 0.03, 0.03), 1e-2: (0.02, 0.09, 0.09), 1e-1: (0.03,)}
+    for number, tuned in ((1, 1e-3), (2, 1e-2)):
+        case = f"0{number}-burgers"
+        study = {"cases": (case,), "config": {"case": cases}, "finished": None, "planned": 5}
+        folder = write_study(tmp_path / case, **study)
+        for step, found in errors.items():
+            write_cell(folder, "lora-adam", step, found, case=case)
+        assert variant_of(folder, "lora-adam").tuned.step_size == tuned
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    page = report(folder).read_text(encoding="utf-8")
+    assert "2 runs are in no plan" in page and "5 of 5 planned runs are made" in page
+    assert [row["tuned"] for row in rows_of(folder, "steps")] == ["False", "True", "False"]
+
+
+def test_the_table_of_costs_has_what_the_runs_counted(tmp_path):
+    folder = write_study(tmp_path / "results")
+    for seed, scale in enumerate((1, 2, 7)):
+        counts = {"gradients": 100 * scale, "residuals": 10 * scale, "jacobians": 20 * scale, "solves": 30 * scale}
+        told = {"peak_memory_mib": 300.0 * scale, "seconds": 5.0 * scale, "steps": 11 * scale, "accepted": 9 * scale}
+        write_run(folder, "lora-adam", 1.0, seed, counts=counts, **told)
+    row = module.summary_row(variant_of(folder, "lora-adam"), {"work": [], "seconds": []})
+    found = {key: row[key] for key in (*counts, *told)}
+    assert found == {key: value / 7 * 2 for key, value in (counts | told).items()}, "the median of 1, 2 and 7"
 
 
 def test_a_refused_partner_is_named(made_up):
@@ -288,7 +413,7 @@ def test_the_verdict_says_who_won(tmp_path, implicit, words):
 def test_the_verdict_names_the_losses(tmp_path):
     folder = write_study(tmp_path / "results")
     write_cell(folder, "lora-lm", 1.0, (0.01,), history=[(0, 1, 0.4, ""), (90, 1, 0.3, ""), (100, 1, 0.01, "")])
-    write_cell(folder, "lora-adam", 1e-2, (0.05,), work=95.0, seconds=10.0)
+    write_cell(folder, "lora-adam", 1e-2, (0.05,), unit_seconds=10.0 / 95.0, seconds=10.0, clock="CPU")
     said = " ".join(module.verdict(module.load(folder)))
     assert f"the implicit methods lost at equal work in Title of {CASE}." in said
 
@@ -362,7 +487,7 @@ def test_a_bad_folder_is_refused_in_one_sentence(tmp_path):
     assert not (folder / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["report", "figures", "cells"])
+@pytest.mark.parametrize("name", ["report", "figures", "cells", "effects"])
 def test_only_reading_and_drawing_is_imported(name):
     roots, own = set(), set()
     for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
@@ -371,7 +496,7 @@ def test_only_reading_and_drawing_is_imported(name):
             found = [f"{node.module}.{alias.name}" for alias in node.names]
         roots |= {full.split(".")[0] for full in found}
         own |= {full.split(".")[1] for full in found if full.startswith("pinn_lora.")}
-    assert own <= {"report", "figures", "cells", "folders"}
+    assert own <= {"report", "figures", "cells", "effects", "folders"}
     assert roots - set(sys.stdlib_module_names) <= {"numpy", "matplotlib", "PIL", "jinja2", "pinn_lora"}
 
 
