@@ -35,6 +35,11 @@ THICK = {"linewidth": 1.8, "markersize": 5, "markevery": 0.13, "where": "post"}
 THIN = {"linewidth": 0.6, "alpha": 0.45, "marker": "", "where": "post"}
 CROSS = {"marker": "x", "markersize": 9, "markeredgewidth": 2}
 FLOOR = 1e-18
+BALANCED = (
+    1e-10  # an imbalance below is drawn there: that of a balanced start is rounding, which would take up half the axis
+)
+DECADES = 5  # of a map's colours, below zero-shot
+CROWD = 12  # variants in one panel; of more, the implicit ones get one of their own
 
 
 def power_of_ten(step: float) -> str:
@@ -44,7 +49,7 @@ def power_of_ten(step: float) -> str:
 
 
 def family(run: Run) -> str:
-    return run.optimizer or f"{'implicit' if run.implicit else 'explicit'} {run.mass_name or run.lift}"
+    return run.optimizer or f"{'implicit' if run.implicit else 'explicit'} {run.mass or run.lift}"
 
 
 def looks(runs: Sequence[Run]) -> dict[str, Row]:
@@ -66,40 +71,69 @@ def draw(case: Case, variants: Sequence[Variant], look: Row) -> dict[str, Figure
     """The figures of one case that have data, by name. No pyplot: drawing leaves no global state behind."""
     factors = [variant for variant in variants if variant.runs[0].trains == "factors"]
     error: Row = {"column": "relative_l2", "level": case.zero_shot, "title": case.title, "ylabel": "relative L2 error"}
-    drift: Row = {"column": "drift", "title": case.title, "ylabel": "relative drift of BᵀB − AAᵀ"}
+    drift: Row = {"column": "drift", "title": case.title, "ylabel": "imbalance of B and A"}
     with style.context(["default", STYLE]):
         drawn = {
             "error-work": curves(variants, look, "work", xlabel="work (units of one loss and gradient)", **error),
             "error-seconds": curves(variants, look, "seconds", xlabel="time (s)", **error),
             "step-sizes": step_map(variants, title=case.title, zero_shot=case.zero_shot),
             "fields": solution_fields(case, variants),
-            "drift": curves(factors, look, "step", xlabel="steps", **drift),
+            "drift": curves(factors, look, "step", xlabel="steps", floor=BALANCED, **drift),
         }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def curves(
-    variants: Sequence[Variant], look: Row, axis: str, *, column: str, level: float = math.nan, **labels: str
+    variants: Sequence[Variant],
+    look: Row,
+    axis: str,
+    *,
+    column: str,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    level: float = math.nan,
+    floor: float = FLOOR,
 ) -> Figure | None:
-    """`column` against `axis` at tuned steps, log-log: every seed thin, the median over seeds thick and marked."""
-    figure = Figure(figsize=(10.5, max(5.6, 0.7 + 0.22 * len(variants))), layout="constrained")  # a legend line each
-    axes = figure.add_subplot(xscale="log", yscale="log", **labels)
+    """`column` against `axis` at tuned steps, log-log: every seed thin, the median thick and marked. Steps begin at 0,
+    where their axis is linear. `level` is zero-shot's, what is below `floor` is drawn there."""
+    groups = panels(variants)
+    heights = [max(5.6 / len(groups), 0.7 + 0.22 * len(group)) for group in groups]  # a legend line each
+    figure = Figure(figsize=(10.5, sum(heights)), layout="constrained")
+    grid = {"sharex": True, "sharey": True, "squeeze": False, "height_ratios": heights}
+    scales = {"xscale": "symlog" if axis == "step" else "log", "yscale": "log"}
+    places = list(figure.subplots(len(groups), 1, subplot_kw=scales, **grid).flat)
+    places[0].set_title(title)
+    places[-1].set_xlabel(xlabel)
     seen: list[float] = []
-    for variant in variants:
-        shape = look[variant.label]
-        seen += _curve(axes, variant, axis, column, shape, top=30 * level)
-        axes.plot([], [], label=_legend(variant), markersize=5, **shape)
+    for axes, group in zip(places, groups, strict=True):
+        axes.set_ylabel(ylabel)
+        for variant in group:
+            shape = look[variant.label]
+            seen += _curve(axes, variant, axis, column, shape, top=30 * level, floor=floor)
+            axes.plot([], [], label=_legend(variant), markersize=5, **shape)
     if not seen:
         return None
-    low, high = min(seen), max(seen)
+    for axes in places:
+        _frame(axes, min(seen), max(seen), level)
+    return figure
+
+
+def panels(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """One panel, or one of the implicit variants and one of the others where they would crowd it."""
+    implicit, others = ([v for v in variants if v.runs[0].implicit is kind] for kind in (True, False))
+    return [implicit, others] if implicit and others and len(variants) > CROWD else [list(variants)]
+
+
+def _frame(axes: Axes, low: float, high: float, level: float) -> None:
+    """Limits that show all curves, the level with its words, and the legend beside the panel."""
     if math.isfinite(level):
         low, high = min(low, level), min(max(high, level), 30 * level)
-        axes.axhline(level, color="black", linestyle="--", linewidth=1)
-        axes.text(1.005, level, f"zero-shot\n{short(level)}", va="center", transform=axes.get_yaxis_transform())
+        axes.axhline(level, color="black", linestyle="--", linewidth=1, label=f"zero-shot, {short(level)}")
     axes.set_ylim(low / 2, high * 2)
     axes.grid(which="major", color="0.9", linewidth=0.6)
-    figure.legend(loc="outside right upper", title="variant, tuned step size", handlelength=4, frameon=False)
-    return figure
+    place = {"loc": "upper left", "bbox_to_anchor": (1.005, 1.0), "borderaxespad": 0.0}
+    axes.legend(title="variant, tuned step size", handlelength=4, frameon=False, **place)
 
 
 def _legend(variant: Variant) -> str:
@@ -109,24 +143,26 @@ def _legend(variant: Variant) -> str:
     return f"{variant.label}, {power_of_ten(variant.tuned.step_size)}{failed}"
 
 
-def _curve(axes: Axes, variant: Variant, axis: str, column: str, shape: Row, *, top: float) -> list[float]:
+def _curve(
+    axes: Axes, variant: Variant, axis: str, column: str, shape: Row, *, top: float, floor: float
+) -> list[float]:
     """Draw one variant; return the finite values of its curves. A diverged seed ends in a cross, at `top` at most."""
     runs = variant.tuned.runs if variant.tuned else ()
-    seen, ends = list[float](), list[float]()
+    seen, records = list[float](), list[float]()
     for run in runs:
         x, y = run.curve(axis, column)
-        drawn = np.isfinite(y) & (x > 0)
-        x, y = x[drawn], np.maximum(y[drawn], FLOOR)
+        drawn = np.isfinite(y) & ((x > 0) | (axis == "step"))
+        x, y = x[drawn], np.maximum(y[drawn], floor)
         if x.size:
-            seen, ends = [*seen, *y.tolist()], [*ends, float(x[0]), float(x[-1])]
+            seen, records = [*seen, *y.tolist()], [*records, *x.tolist()]
             axes.step(x, y, **shape | THIN)
             if run.failed:
                 axes.plot(x[-1], np.fmin(y[-1], top), **shape | CROSS)
-    if ends:
-        grid = np.geomspace(min(ends), max(ends), 200)
+    if records:
+        grid = np.unique(records) if axis == "step" else np.geomspace(min(records), max(records), 200)
         middle = np.median([run.at(axis, grid, column) for run in runs], axis=0)
         kept = np.isfinite(middle)
-        axes.step(grid[kept], np.maximum(middle[kept], FLOOR), **shape | THICK)
+        axes.step(grid[kept], np.maximum(middle[kept], floor), **shape | THICK)
     return seen
 
 
@@ -140,9 +176,8 @@ def step_map(variants: Sequence[Variant], *, title: str, zero_shot: float) -> Fi
         for cell in variant.cells:
             table[row, steps.index(cell.step_size)] = median(cell.errors)
     shown = np.ma.masked_invalid(table)
-    low = float(np.min(shown.compressed(), initial=zero_shot if zero_shot > 0 else 1.0))
-    high = float(np.max(shown.compressed(), initial=low))
-    norm = LogNorm(max(low, FLOOR), max(np.fmin(high, 10 * zero_shot), 2 * low, 2 * FLOOR))
+    top = zero_shot if zero_shot > 0 else 1.0
+    norm = LogNorm(top * 10.0**-DECADES, top, clip=True)
     size = max(4.9 + 0.64 * len(steps), 9.8), 1.8 + 0.46 * len(variants)  # at least as wide as the legend
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot(title=f"{title}; zero-shot {short(zero_shot)}", xlabel="step size (adaptive: the first)")
@@ -157,7 +192,7 @@ def step_map(variants: Sequence[Variant], *, title: str, zero_shot: float) -> Fi
     names = [variant.label + (" (adaptive)" if variant.runs[0].adaptive else "") for variant in variants]
     axes.set_yticks(range(len(variants)), names)
     axes.set_ylim(len(variants) - 0.5, -0.5)
-    figure.colorbar(mesh, label="median relative L2", extend="max")
+    figure.colorbar(mesh, label="median relative L2, up to zero-shot", extend="both")
     works = Patch(
         facecolor="none", edgecolor=COLOURS[0], linewidth=2.4, label="works: all its runs below zero-shot / 4"
     )

@@ -1,6 +1,6 @@
 """Figures: what is drawn, in which style, and that nothing is left behind."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -14,9 +14,7 @@ from pinn_lora.cells import Case, Cell, Run, Variant
 def make_run(method: str, *, start: str = "zero_b", seed: int = 0, folder: Path = Path("nowhere"), **changes) -> Run:
     record = {"work": 100.0, "seconds": 2.0, "method": method, "start": start, "seed": seed, "trains": "factors"}
     record |= {"implicit": False, "adaptive": False, "step_size": 0.01, "status": "COMPLETED", "relative_l2": 0.01}
-    record |= {"held_out_loss": 1e-3, "case": "case"} | changes
-    names = [field.name for field in fields(Run) if field.name not in ("folder", "record")]
-    return Run(folder, record, **{name: record.get(name) for name in names})
+    return Run.read(folder, record | {"held_out_loss": 1e-3, "case": "case"} | changes)
 
 
 def make_variant(case: Case, *runs: Run) -> Variant:
@@ -59,8 +57,7 @@ def test_every_figure_is_drawn_and_shows_zero_shot(case, tmp_path):
     assert dict(matplotlib.rcParams) == before
     assert set(drawn) == {"error-work", "error-seconds", "step-sizes", "fields", "drift"}
     for name in ("error-work", "error-seconds"):
-        assert "zero-shot\n2.0e-1" in [text.get_text() for text in drawn[name].axes[0].texts]
-        assert [text.get_text() for text in drawn[name].legends[0].get_texts()][-1] == "c, zero_b: refused"
+        assert legend_of(drawn[name].axes[0])[-2:] == ["c, zero_b: refused", "zero-shot, 2.0e-1"]
     words = [text.get_text() for text in drawn["step-sizes"].axes[0].texts]
     assert words == ["★1.0e-2", "1.0e-2", "★div 1/2", "refused: too large"]
     assert [label.get_text() for label in drawn["step-sizes"].axes[0].get_yticklabels()][1] == "b, zero_b (adaptive)"
@@ -69,6 +66,47 @@ def test_every_figure_is_drawn_and_shows_zero_shot(case, tmp_path):
         "zero-shot\nrelative L2 2.0e-1",
         "a, zero_b\nseed 0, relative L2 1.0e-2",
     ]
+
+
+def legend_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_many_variants_are_drawn_in_two_panels_of_the_same_axes(case, tmp_path):
+    (tmp_path / "history.csv").write_text("step,relative_l2,work,seconds,drift\n1,0.1,10,0.2,1\n2,0.05,50,1,1\n")
+    told = [(f"m{n}", n % 3 == 0) for n in range(figures.CROWD + 1)]
+    variants = [make_variant(case, make_run(name, implicit=kind, folder=tmp_path)) for name, kind in told]
+    look = figures.looks([variant.runs[0] for variant in variants])
+    few = figures.draw(case, variants[:-1], look)["error-work"]
+    assert len(few.axes) == 1 and len(legend_of(few.axes[0])) == len(variants)
+    many = figures.draw(case, variants, look)["error-work"]
+    names = [{line.split(",")[0] for line in legend_of(axes)} - {"zero-shot"} for axes in many.axes]
+    assert names == [{name for name, implicit in told if implicit is kind} for kind in (True, False)]
+    first, second = many.axes
+    assert (first.get_xlim(), first.get_ylim()) == (second.get_xlim(), second.get_ylim())
+    explicit = figures.draw(case, [v for v in variants * 2 if not v.runs[0].implicit], look)["error-work"]
+    assert len(explicit.axes) == 1, "nothing to part"
+
+
+def test_the_imbalance_is_drawn_from_the_start_on_and_not_below_what_rounding_makes(case, tmp_path):
+    (tmp_path / "history.csv").write_text(
+        "step,relative_l2,work,seconds,drift\n0,0.4,0,0,1e-17\n1,0.1,1,1,2e-9\n2,0.05,2,2,1e-3\n"
+    )
+    variant = make_variant(case, make_run("a", folder=tmp_path))
+    figure = figures.draw(case, [variant], figures.looks(variant.runs))["drift"]
+    (axes,) = figure.axes
+    for line in axes.lines[:2]:  # the seed's and the median
+        assert line.get_xdata().tolist() == [0, 1, 2]
+        assert line.get_ydata().tolist() == [figures.BALANCED, 2e-9, 1e-3]
+    assert axes.get_xlim()[0] <= 0 and axes.get_ylim()[0] > figures.BALANCED / 10
+    assert axes.get_ylabel() == "imbalance of B and A"
+
+
+@pytest.mark.parametrize("error", [1e-9, 1e-4, 0.3])
+def test_a_colour_of_the_map_is_the_same_share_of_zero_shot_whatever_was_found(case, error):
+    figure = figures.step_map([make_variant(case, make_run("a", relative_l2=error))], title="A case", zero_shot=0.2)
+    norm = figure.axes[0].collections[0].norm
+    assert (norm.vmin, norm.vmax) == (pytest.approx(0.2e-5), 0.2)
 
 
 def test_without_data_there_is_no_figure(case):
