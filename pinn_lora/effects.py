@@ -41,7 +41,7 @@ EFFECTS = (
         "implicit or explicit, at a fixed step size",
         "implicit",
         "explicit",
-        {"implicit": True, "adaptive": False},
+        {"implicit": True},
         {"implicit": False, "adaptive": False},
         frozenset({"implicit", "integrator"}),
     ),
