@@ -81,15 +81,17 @@ def in_tree(
 
 
 def _in_worker(parent: int, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    _end_with(parent)
+    _begin_worker(parent)
     return function(*arguments, **options)
 
 
 @cache
-def _end_with(parent: int) -> None:
-    """Ends this process, where it is a worker, when the process that started it is gone."""
+def _begin_worker(parent: int) -> None:
+    """Ends this process, where it is a worker, when the process that started it is gone. Its bars are locked among threads
+    alone: a lock among processes would be a semaphore, which a worker that is interrupted leaves behind with a warning."""
     if os.getppid() != parent:
         return
+    tqdm.set_lock(threading.RLock())
 
     def watch() -> None:
         while os.getppid() == parent:

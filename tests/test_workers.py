@@ -4,6 +4,8 @@ import os
 
 import pytest
 import torch
+from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 from pinn_lora.workers import each, in_tree, torch_threads
 
@@ -53,6 +55,17 @@ def test_more_jobs_are_other_processes_and_a_tree_and_a_list_of_calls_may_follow
     assert paths == PATHS
     assert os.getpid() not in processes
     assert notes(tmp_path / "second", 2) == {"a": "False", "b": "False"}
+
+
+def makes_a_bar(path, *, progress):
+    with tqdm(disable=True):
+        path.write_text(str(hasattr(TqdmDefaultWriteLock, "mp_lock")))
+    return ""
+
+
+def test_a_workers_bar_makes_no_semaphore_that_an_interrupted_worker_would_leave_behind(tmp_path):
+    each(makes_a_bar, [(tmp_path / "a",), (tmp_path / "b",)], jobs=2)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["False", "False"]
 
 
 def fails():
