@@ -11,6 +11,7 @@ import typer
 
 import pinn_lora.problems
 from pinn_lora import initializers, integrators, lifts, metrics, networks, optimizers, solvers
+from pinn_lora.about import __version__
 from pinn_lora.archive import archive
 from pinn_lora.catalog import describe
 from pinn_lora.checks.findings import Verdict, report_lines
@@ -37,11 +38,26 @@ from pinn_lora.study import run_study
 from pinn_lora.table import methods_markdown
 
 app = typer.Typer(
-    help="Train physics-informed networks and adapt them to families of PDEs through LoRA factors.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pinn-lora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    """Train physics-informed networks and adapt them to families of PDEs through LoRA factors."""
+
 
 EXAMPLES = "Start with: pinn-lora run configs/demo.toml"
 
@@ -53,19 +69,21 @@ def run(
         Path | None, typer.Option(help="Results folder; results/NAME of the config where not given.")
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Run with this seed instead; may be given several times.")
+        list[str] | None, typer.Option(help="Run with this seed instead; may be given several times.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:0.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float64 (the default) or float32.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="How many runs at once.")] = None,
+    jobs: Annotated[str | None, typer.Option(help="How many runs at once.")] = None,
     case: Annotated[
-        list[int] | None, typer.Option(help="Run this case alone, by its number from 1; may be given several times.")
+        list[str] | None, typer.Option(help="Run this case alone, by its number from 1; may be given several times.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Run a study and write its report; run it again to continue one that was interrupted."""
     study = load_config(config)
-    given = {"seeds": seed or None, "device": device, "dtype": dtype, "jobs": jobs}
+    cases = [_whole_number(text, of="--case") for text in case or []]
+    seeds = [_whole_number(text, of="--seed") for text in seed or []]
+    given = {"seeds": seeds or None, "device": device, "dtype": dtype, "jobs": jobs and _whole_number(jobs, of="--jobs")}
     changed = {key: value for key, value in given.items() if value is not None}
     if changed:
         study = check_config({**study.model_dump(), **changed}, where="command line")
@@ -74,7 +92,7 @@ def run(
     command = shlex.join(["pinn-lora", "run", str(config)]) + "".join(f" {option}" for option in options)
     try:
         source, origin = config.read_text(encoding="utf-8"), config.parent
-        run_study(study, folder, command=command, source=source, origin=origin, only=case or (), progress=not quiet)
+        run_study(study, folder, command=command, source=source, origin=origin, only=cases, progress=not quiet)
     except KeyboardInterrupt:
         typer.echo("interrupted: finished runs are kept; run the same command again for the missing ones", err=True)
         raise typer.Exit(130) from None
@@ -87,14 +105,15 @@ def family(
     out: Annotated[
         Path | None, typer.Option(help="Results folder; results/NAME of the config where not given.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="How many members at once.")] = None,
+    jobs: Annotated[str | None, typer.Option(help="How many members at once.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Solve a family of PDEs and write its report; run it again to continue one that was interrupted."""
     asked = load_family(config)
     command = shlex.join(["pinn-lora", "family", str(config)])
     if jobs is not None:
-        asked = check_family({**asked.model_dump(by_alias=True, exclude_none=True), "jobs": jobs}, where="command line")
+        given = {"jobs": _whole_number(jobs, of="--jobs")}
+        asked = check_family({**asked.model_dump(by_alias=True, exclude_none=True), **given}, where="command line")
         command += f" --jobs {jobs}"
     folder = out or Path("results") / asked.name
     try:
@@ -104,6 +123,22 @@ def family(
         typer.echo("interrupted: finished members are kept; run the same command again for the missing ones", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"report: {family_report(folder)}")
+
+
+def _whole_number(text: str, *, of: str) -> int:
+    """What an option of that name was given; typer's own sentence does not name the value."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{of} is {text!r}; give a whole number") from None
+
+
+def _number(text: str, *, of: str) -> float:
+    """As `_whole_number`."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{of} is {text!r}; give a number") from None
 
 
 def _many(value: object) -> list:
@@ -143,16 +178,19 @@ def check(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A coefficient, nu=0.01/pi; may be given several times.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="What a condition may miss, relative to its terms.")] = TOLERANCE,
+    tolerance: Annotated[
+        str, typer.Option(help="What a condition may miss, relative to its terms.")
+    ] = f"{TOLERANCE:g}",
 ) -> None:
     """Test a problem before anything is trained on it; exit code 1 where something is wrong.
 
     "?" stands where the reference is too rough or too inexact to tell.
     """
     built = load_problem(problem, dict(setting(text) for text in set_ or []))
-    if tolerance not in POSITIVE:
-        raise ConfigError(f"--tolerance is {tolerance}; it must be {POSITIVE}")
-    findings = check_problem(built, tolerance=tolerance)
+    allowed = _number(tolerance, of="--tolerance")
+    if allowed not in POSITIVE:
+        raise ConfigError(f"--tolerance is {allowed}; it must be {POSITIVE}")
+    findings = check_problem(built, tolerance=allowed)
     typer.echo("\n".join([f"{problem}: {built!r}", *report_lines(findings)]))
     raise typer.Exit(any(finding.verdict is Verdict.WRONG for finding in findings))
 

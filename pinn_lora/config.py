@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -111,6 +112,15 @@ class MethodConfig(Strict):
                 raise ValueError(f"a step size is {value}; each must be a positive number")
         return values
 
+    @model_validator(mode="after")
+    def _each_once(self) -> MethodConfig:
+        told = [f"{value:g}" for value in self.step_sizes or []]  # as it names a run's folder
+        for what, given in (("step size", told), ("start", self.starts or [])):
+            for value, count in Counter(given).items():
+                if count > 1:
+                    raise ValueError(f"the {what} {value} of {self.name} stands {count} times; give it once")
+        return self
+
     def preset(self) -> Preset:
         """The method with its defaults; ValueError for names that do not exist."""
         parts = (self.lift, self.integrator, self.metric, self.optimizer)
@@ -188,7 +198,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file's plain values. ConfigError for one that is not there or is no TOML."""
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"there is no config file {path}")
+        raise ConfigError(f"{path} is a folder; give a TOML file" if path.is_dir() else f"there is no config file {path}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -208,27 +218,62 @@ def check_model(model: type[Model], raw: dict[str, Any], *, where: str, parts: M
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(f"{where}: {_sentence(e, model, parts)}" for e in error.errors())) from None
+        said: dict[str, list[str]] = {}  # of a value that may be of several types, each says what it is not
+        for mistake in error.errors():
+            said.setdefault(_said_of(mistake), []).append(_sentence(mistake, model, parts))
+        sentences = [start + " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ") for start, ends in said.items()]
+        raise ConfigError("; ".join(f"{where}: {sentence}" for sentence in sentences)) from None
 
 
 MODELS: dict[str, type[BaseModel]] = {"case": CaseConfig, "method": MethodConfig, "pretrain": PretrainConfig}
 
 
-def _sentence(error: Any, model: type[BaseModel], parts: Mapping[str, type[BaseModel]]) -> str:
-    place = [str(part) for part in error["loc"]]
-    key = ".".join(place)
-    if error["type"] == "extra_forbidden":
+WORDS = {  # of pydantic's mistakes, with what their `ctx` says
+    "missing": "is missing",
+    "string_pattern_mismatch": "take letters, digits, - and _, beginning with a letter or a digit",
+    "too_short": "give at least one",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be above {gt:g}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be below {lt}",
+    "string_type": "give a text",
+    "bool_type": "give true or false",
+    "int_type": "give a whole number",
+    "float_type": "give a number",
+    "list_type": "give a list",
+    "dict_type": "give a table",
+    "model_type": "give a table",
+}
+
+
+def _said_of(mistake: Any) -> str:
+    """Where a mistake is and the value that stands there: "case 2, rank = 0: "; nothing where it is of the whole."""
+    place = ""
+    for part in mistake["loc"]:
+        if isinstance(part, int):
+            place += f" {part + 1}"
+        elif part not in ("str", "dict[str,any]"):  # which of several types it is not
+            place += (", " if place[-1:].isdigit() else "." if place else "") + part
+    if mistake["type"] == "missing":
+        return f"{place} "
+    shown = mistake["type"] != "extra_forbidden" and not isinstance(mistake["input"], dict)
+    return f"{place} = {mistake['input']!r}: " if place and shown else f"{place}: " if place else ""
+
+
+def _sentence(mistake: Any, model: type[BaseModel], parts: Mapping[str, type[BaseModel]]) -> str:
+    place = mistake["loc"]
+    if mistake["type"] == "extra_forbidden":
         owner = next((parts[part] for part in reversed(place[:-1]) if part in parts), model)
         try:
             choose(place[-1], [field.alias or name for name, field in owner.model_fields.items()], what="key")
         except ValueError as sentence:
-            return f"{key}: {sentence}"
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    told = error["msg"]
-    message = str(error["ctx"]["error"]) if error["type"] == "value_error" else told[0].lower() + told[1:]
-    value = f" = {error['input']!r}" if not isinstance(error["input"], dict) else ""
-    return (f"{key}{value}: " if key else "") + message
+            return str(sentence)
+    if mistake["type"] == "value_error":
+        return str(mistake["ctx"]["error"])
+    if mistake["type"] in WORDS:
+        return WORDS[mistake["type"]].format(**mistake.get("ctx", {}))
+    told = mistake["msg"]
+    return told[0].lower() + told[1:]
 
 
 def coefficient(value: Any) -> Any:

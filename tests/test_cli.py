@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import pinn_lora as pl
 from pinn_lora.configs import configs_folder
 from pinn_lora.presets import PRESETS
 
@@ -82,6 +83,10 @@ def test_list_names_every_preset(command):
         assert re.search(rf"^  {name} +\S", out, re.M)
 
 
+def test_it_says_its_version(command):
+    assert command("--version") == (0, f"pinn-lora {pl.__version__}\n", "")
+
+
 @pytest.mark.parametrize("asked", [[], ["run"], ["report"], ["list"]])
 def test_help(command, asked):
     code, out, _ = command(*asked, "--help")
@@ -92,7 +97,13 @@ def test_help(command, asked):
     ("arguments", "sentence"),
     [
         (["run", "none.toml"], "there is no config file none.toml"),
-        (["run", SMOKE, "--dtype", "float16"], "should be 'float32' or 'float64'"),
+        (["run", SMOKE, "--dtype", "float16"], "dtype = 'float16': it must be 'float32' or 'float64'"),
+        (["run", SMOKE, "--seed", "0", "--seed", "abc"], "--seed is 'abc'; give a whole number"),
+        (["run", SMOKE, "--case", "1.5"], "--case is '1.5'; give a whole number"),
+        (["run", SMOKE, "--jobs", "two"], "--jobs is 'two'; give a whole number"),
+        (["run", "."], ". is a folder; give a TOML file"),
+        (["family", configs_folder() / "burgers_family.toml", "--jobs", "two"], "--jobs is 'two'; give a whole number"),
+        (["check", "burgers", "--tolerance", "abc"], "--tolerance is 'abc'; give a number"),
         (["run", SMOKE, "--device", "cuda:99"], "the device 'cuda:99' cannot be used here"),
         (["run", SMOKE, "--jobs", "0"], "jobs = 0"),
         (["report", "."], "study.json"),

@@ -71,11 +71,18 @@ def test_step_sizes_that_round_alike_are_runs_of_their_own():
     assert len({job.id for job in plan_jobs(config, plan_cases(config))}) == 3
 
 
-@pytest.mark.parametrize("twice", ["step_sizes = [1e-2, 1e-2]", 'starts = ["zero_b", "zero_b"]'])
-def test_a_run_that_stands_twice_is_refused(twice):
-    config = check(f"{MINIMAL}{twice}\n")
-    with pytest.raises(ConfigError, match=r"the run 01-.*--lora-adam--zero_b--.*--seed0 is planned 2 times"):
-        plan_jobs(config, plan_cases(config))
+@pytest.mark.parametrize(
+    ("twice", "told"),
+    [
+        ("step_sizes = [1e-2, 0.01]", "step size 0.01"),
+        ("step_sizes = [0.2, 0.1000000001, 0.1]", "step size 0.1"),  # their runs would share a folder
+        ('starts = ["zero_b", "zero_b"]', "start zero_b"),
+    ],
+)
+def test_a_step_size_or_start_that_stands_twice_is_named_with_its_method(twice, told):
+    """So no two runs share a folder."""
+    with pytest.raises(ConfigError, match=rf"^x\.toml: method 1: the {told} of lora-adam stands 2 times; give it once$"):
+        check(f"{MINIMAL}{twice}\n")
 
 
 @pytest.mark.parametrize(
@@ -149,12 +156,12 @@ def test_what_acts_on_factors_alone_is_refused_where_all_weights_are_trained(par
             'titel = "X"',
             "x.toml: title is missing; x.toml: titel: there is no key 'titel'; did you mean 'title'",
         ),
-        ('title = "X"', 'title = "X"\nseeds = "0"', "seeds = '0': input should be a valid list"),
+        ('title = "X"', 'title = "X"\nseeds = "0"', "seeds = '0': give a list"),
         ('title = "X"', 'title = "X"\nseeds = [0, 1, 0]', "seeds = [0, 1, 0]: a seed stands twice"),
-        ('title = "X"', 'title = "X"\njobs = 0', "jobs = 0: input should be greater than or equal to 1"),
-        ('title = "X"', 'title = "X"\ndtype = "float16"', "dtype = 'float16': input should be 'float32' or 'float64'"),
-        ('name = "x"', 'name = "a/b"', "name = 'a/b'"),
-        ('name = "lora-adam"', 'name = "my/adam"\noptimizer = "adam"', "name = 'my/adam': string should match"),
+        ('title = "X"', 'title = "X"\njobs = 0', "jobs = 0: it must be at least 1"),
+        ('title = "X"', 'title = "X"\ndtype = "float16"', "dtype = 'float16': it must be 'float32' or 'float64'"),
+        ('name = "x"', 'name = "a/b"', "name = 'a/b': take letters, digits, - and _, beginning with a letter or a digit"),
+        ('name = "lora-adam"', 'name = "my/adam"\noptimizer = "adam"', "method 1, name = 'my/adam': take letters, digits"),
         ('name = "lora-adam"', 'name = "lora-adm"', "there is no method 'lora-adm'; did you mean 'lora-adam'?"),
         ('name = "lora-adam"', 'name = "lora-adam"\nstep_size = 1', "did you mean 'step_sizes'"),
         ('name = "lora-adam"', 'name = "lora-adam"\nstep_sizes = [0.0]', "each must be a positive number"),
@@ -222,8 +229,24 @@ def test_what_acts_on_factors_alone_is_refused_where_all_weights_are_trained(par
         ("nu = 0.05", "nu = true", "burgers: nu is True; give a number"),
         ("nu = 0.05", 'nu = "1.2.3/pi"', "burgers: nu is '1.2.3/pi'; give a number"),
         ("nu = 0.05", "nu = 1" + 400 * "0", ": Burgers(nu=1000"),
-        ('title = "X"', 'title = "X"\nseeds = [-1]', "seeds.0 = -1: input should be greater than or equal to 0"),
-        ('title = "X"', f'title = "X"\nseeds = [{2**62}]', f"seeds.0 = {2**62}: input should be less than {2**62}"),
+        ('title = "X"', 'title = "X"\nseeds = [-1]', "seeds 1 = -1: it must be at least 0"),
+        ('title = "X"', 'title = "X"\nseeds = [0, "a"]', "x.toml: seeds 2 = 'a': give a whole number"),
+        ('title = "X"', 'title = "X"\nseeds = []', "seeds = []: give at least one"),
+        ('title = "X"', 'title = "X"\ncompile = "yes"', "compile = 'yes': give true or false"),
+        ('title = "X"', "title = 3", "title = 3: give a text"),
+        ("[[method]]", "rank = 0\n[[method]]", "x.toml: case 1, rank = 0: it must be at least 1"),
+        ("[[method]]", "network = 3\n[[method]]", "case 1, network = 3: give a text or a table"),
+        ("[[method]]", "pretrain = 3\n[[method]]", "case 1, pretrain = 3: give a table"),
+        ("[[method]]", "pretrain = { max_seconds = 0 }\n[[method]]", "case 1, pretrain.max_seconds = 0: it must be above 0"),
+        ("[[method]]", 'weights = { residual = "a" }\n[[method]]', "case 1, weights.residual = 'a': give a number"),
+        ('problem = "burgers"\n', "", "x.toml: case 1, problem is missing"),
+        ('name = "lora-adam"', 'name = "lora-adam"\nstep_sizes = []', "method 1, step_sizes = []: give at least one"),
+        (
+            'name = "lora-adam"',
+            'name = "lora-adam"\nstep_sizes = [0.1, "a"]',
+            "method 1, step_sizes 2 = 'a': give a number",
+        ),
+        ('title = "X"', f'title = "X"\nseeds = [{2**62}]', f"seeds 1 = {2**62}: it must be below {2**62}"),
         ('title = "X"', 'title = "X"\ndevice = "cuda:99"', "the device 'cuda:99' cannot be used here"),
     ],
 )
