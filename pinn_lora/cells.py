@@ -249,10 +249,17 @@ def number(value: float | None) -> float:
 
 
 def arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What an .npz file holds, nothing where there is none. ReportError for one that is damaged."""
     if not path.is_file():
         return {}
-    with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        with np.load(path) as stored:
+            return {name: stored[name] for name in stored.files}
+    except Exception as error:  # numpy, zipfile and zlib each raise their own
+        raise ReportError(
+            f"'{path}' is damaged, it is no .npz file that can be read ({error}); put it back as it was, or remove "
+            "it, and the report leaves its picture out."
+        ) from None
 
 
 def short(value: float) -> str:

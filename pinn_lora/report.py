@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ import numpy as np
 from pinn_lora import figures
 from pinn_lora.cells import Case, Cell, ReportError, Row, Run, Variant, at, end, in_common_units, median, number, short
 from pinn_lora.effects import EFFECTS, compare, effects, method_of
-from pinn_lora.folders import PACKED_RUNS, unpack
+from pinn_lora.folders import PACKED_RUNS, read_json, read_run, unpack
 
 __all__ = ["ReportError", "report"]
 
@@ -43,23 +42,16 @@ class Results:
     unfinished: int
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def load(folder: Path) -> Results:
     """Read a results folder; ReportError says in one sentence what is missing."""
     if not folder.is_dir():
         raise ReportError(f"'{folder}' is not a folder: {INSIDE}.")
-    study = _json(folder / "study.json")
-    if not isinstance(study, dict) or not study.get("cases"):
+    study = read_json(folder / "study.json")
+    if study is None or not study.get("cases"):
         raise ReportError(f"'{folder}' has no study.json that lists cases: {INSIDE}.")
     unpack(folder / PACKED_RUNS, folder / "runs")
     entries = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
-    found = [(path, _json(path / "run.json")) for path in entries if not path.name.startswith(".")]
+    found = [(path, _run(path)) for path in entries if not path.name.startswith(".")]
     runs = in_common_units([Run.read(path, data) for path, data in found if data is not None])
     if not runs:
         raise ReportError(f"'{folder}' has no finished run (a run folder with a run.json): {INSIDE}.")
@@ -74,6 +66,16 @@ def load(folder: Path) -> Results:
         _variants(case, [run for run in runs if run.case == case.id], tuned_by=_tuned_by(study, case)) for case in cases
     )
     return Results(folder, study, text, cases, variants, len(entries) - len(runs))
+
+
+def _run(place: Path) -> Any:
+    """What a run's folder says; None where the run has not ended. ReportError where it says nothing that can be read."""
+    if (run := read_run(place)) is None and (place / "run.json").exists():
+        raise ReportError(
+            f"'{place / 'run.json'}' is damaged or of another run; run the study again, which makes it anew, "
+            "or remove its folder."
+        )
+    return run
 
 
 def _case(folder: Path, about: Row) -> Case:

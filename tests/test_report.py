@@ -130,9 +130,8 @@ def made_up(tmp_path_factory) -> Path:
     for seed in range(3):
         refused = {"message": "18.8 GiB do not fit", "counts": None, "steps": None, "work": None, "seconds": None}
         write_run(folder, "full-lm", 1.0, seed, status="REFUSED", **refused)
-    (folder / "runs" / "unfinished").mkdir()
-    (folder / "runs" / "broken").mkdir()
-    (folder / "runs" / "broken" / "run.json").write_text('{"id": ')
+    for name in ("unfinished", "another"):
+        (folder / "runs" / name).mkdir()
     assert report(folder) == folder / "report.html"
     return folder
 
@@ -485,6 +484,26 @@ def test_a_bad_folder_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ReportError, match="the case 'another', which its study"):
         report(folder)
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", "other"])
+def test_a_damaged_run_is_named(tmp_path, text):
+    folder = write_study(tmp_path / "results")
+    other, place = (write_run(folder, "lora-adam", 1.0, seed) for seed in (0, 1))
+    (place / "run.json").write_text((other / "run.json").read_text() if text == "other" else text)
+    with pytest.raises(ReportError, match=f"^'{place / 'run.json'}' is damaged or of another run; run the study again"):
+        report(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no arrays"])
+def test_a_damaged_field_is_named_and_can_be_left_out(tmp_path, content):
+    folder = write_study(tmp_path / "results")
+    place = write_run(folder, "lora-adam", 1.0, 0, field=np.ones((9, 5)))
+    (place / "field.npz").write_bytes(content)
+    with pytest.raises(ReportError, match=f"^'{place / 'field.npz'}' is damaged.*put it back as it was, or remove it"):
+        report(folder)
+    (place / "field.npz").unlink()
+    assert report(folder).is_file()
 
 
 @pytest.mark.parametrize("name", ["report", "figures", "cells", "effects"])
