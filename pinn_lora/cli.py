@@ -83,7 +83,12 @@ def run(
     study = load_config(config)
     cases = [_whole_number(text, of="--case") for text in case or []]
     seeds = [_whole_number(text, of="--seed") for text in seed or []]
-    given = {"seeds": seeds or None, "device": device, "dtype": dtype, "jobs": jobs and _whole_number(jobs, of="--jobs")}
+    given = {
+        "seeds": seeds or None,
+        "device": device,
+        "dtype": dtype,
+        "jobs": jobs and _whole_number(jobs, of="--jobs"),
+    }
     changed = {key: value for key, value in given.items() if value is not None}
     if changed:
         study = check_config({**study.model_dump(), **changed}, where="command line")

@@ -198,7 +198,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file's plain values. ConfigError for one that is not there or is no TOML."""
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"{path} is a folder; give a TOML file" if path.is_dir() else f"there is no config file {path}")
+        raise ConfigError(
+            f"{path} is a folder; give a TOML file" if path.is_dir() else f"there is no config file {path}"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -221,7 +223,9 @@ def check_model(model: type[Model], raw: dict[str, Any], *, where: str, parts: M
         said: dict[str, list[str]] = {}  # of a value that may be of several types, each says what it is not
         for mistake in error.errors():
             said.setdefault(_said_of(mistake), []).append(_sentence(mistake, model, parts))
-        sentences = [start + " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ") for start, ends in said.items()]
+        sentences = [
+            start + " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ") for start, ends in said.items()
+        ]
         raise ConfigError("; ".join(f"{where}: {sentence}" for sentence in sentences)) from None
 
 

@@ -81,7 +81,9 @@ def test_step_sizes_that_round_alike_are_runs_of_their_own():
 )
 def test_a_step_size_or_start_that_stands_twice_is_named_with_its_method(twice, told):
     """So no two runs share a folder."""
-    with pytest.raises(ConfigError, match=rf"^x\.toml: method 1: the {told} of lora-adam stands 2 times; give it once$"):
+    with pytest.raises(
+        ConfigError, match=rf"^x\.toml: method 1: the {told} of lora-adam stands 2 times; give it once$"
+    ):
         check(f"{MINIMAL}{twice}\n")
 
 
@@ -160,8 +162,16 @@ def test_what_acts_on_factors_alone_is_refused_where_all_weights_are_trained(par
         ('title = "X"', 'title = "X"\nseeds = [0, 1, 0]', "seeds = [0, 1, 0]: a seed stands twice"),
         ('title = "X"', 'title = "X"\njobs = 0', "jobs = 0: it must be at least 1"),
         ('title = "X"', 'title = "X"\ndtype = "float16"', "dtype = 'float16': it must be 'float32' or 'float64'"),
-        ('name = "x"', 'name = "a/b"', "name = 'a/b': take letters, digits, - and _, beginning with a letter or a digit"),
-        ('name = "lora-adam"', 'name = "my/adam"\noptimizer = "adam"', "method 1, name = 'my/adam': take letters, digits"),
+        (
+            'name = "x"',
+            'name = "a/b"',
+            "name = 'a/b': take letters, digits, - and _, beginning with a letter or a digit",
+        ),
+        (
+            'name = "lora-adam"',
+            'name = "my/adam"\noptimizer = "adam"',
+            "method 1, name = 'my/adam': take letters, digits",
+        ),
         ('name = "lora-adam"', 'name = "lora-adm"', "there is no method 'lora-adm'; did you mean 'lora-adam'?"),
         ('name = "lora-adam"', 'name = "lora-adam"\nstep_size = 1', "did you mean 'step_sizes'"),
         ('name = "lora-adam"', 'name = "lora-adam"\nstep_sizes = [0.0]', "each must be a positive number"),
@@ -237,7 +247,11 @@ def test_what_acts_on_factors_alone_is_refused_where_all_weights_are_trained(par
         ("[[method]]", "rank = 0\n[[method]]", "x.toml: case 1, rank = 0: it must be at least 1"),
         ("[[method]]", "network = 3\n[[method]]", "case 1, network = 3: give a text or a table"),
         ("[[method]]", "pretrain = 3\n[[method]]", "case 1, pretrain = 3: give a table"),
-        ("[[method]]", "pretrain = { max_seconds = 0 }\n[[method]]", "case 1, pretrain.max_seconds = 0: it must be above 0"),
+        (
+            "[[method]]",
+            "pretrain = { max_seconds = 0 }\n[[method]]",
+            "case 1, pretrain.max_seconds = 0: it must be above 0",
+        ),
         ("[[method]]", 'weights = { residual = "a" }\n[[method]]', "case 1, weights.residual = 'a': give a number"),
         ('problem = "burgers"\n', "", "x.toml: case 1, problem is missing"),
         ('name = "lora-adam"', 'name = "lora-adam"\nstep_sizes = []', "method 1, step_sizes = []: give at least one"),
