@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -19,6 +17,7 @@ from pinn_lora import initializers
 from pinn_lora.catalog import build
 from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConfig, StudyConfig, load_problem
 from pinn_lora.devices import check_device
+from pinn_lora.folders import read_run
 from pinn_lora.initializers import Initializer, Probe
 from pinn_lora.lora import Blocks, adapt, merge, target_layers
 from pinn_lora.networks import Network
@@ -125,6 +124,11 @@ def starts_of(method: MethodConfig) -> list[str | None]:
     return list(method.starts or [preset.initializer]) if preset.trains == "factors" else [None]
 
 
+def step_sizes_of(method: MethodConfig) -> list[float]:
+    """The step sizes that are tried: the named ones, else the method's default."""
+    return method.step_sizes or [method.preset().step_size]
+
+
 def _check_case(
     case: CaseConfig, base: Problem, target: Problem, methods: Sequence[MethodConfig], *, dtype: str
 ) -> None:
@@ -202,15 +206,10 @@ def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:
     found = []
     for number, case in enumerate(cases, start=1):
         for method in methods_of(config, number):
-            starts, step_sizes = starts_of(method), method.step_sizes or [method.preset().step_size]
+            starts, step_sizes = starts_of(method), step_sizes_of(method)
             tuned = len(step_sizes) > 1 and not case.config.full_scan
             seeds = config.seeds[:1] if tuned else config.seeds
             found += [Job(case, method, start, h, seed) for start in starts for h in step_sizes for seed in seeds]
-    for name, count in Counter(job.id for job in found).items():
-        if count > 1:
-            raise ConfigError(
-                f"the run {name} is planned {count} times: name each method, start and step size once a case"
-            )
     return found
 
 
@@ -218,7 +217,7 @@ def tuned_jobs(config: StudyConfig, jobs: list[Job], folder: Path) -> list[Job]:
     """For cases without a full scan: the other seeds at the step size whose first run ended with the lowest held-out loss."""
     found = []
     for group in _tuned_groups(jobs):
-        best = min(group, key=lambda job: _final_loss(folder / "runs" / job.id / "run.json"))
+        best = min(group, key=lambda job: _final_loss(folder / "runs" / job.id))
         found += [Job(best.case, best.method, best.start, best.step_size, seed) for seed in config.seeds[1:]]
     return found
 
@@ -236,7 +235,8 @@ def _tuned_groups(jobs: list[Job]) -> list[list[Job]]:
     return [group for group in groups.values() if len({job.step_size for job in group}) > 1]
 
 
-def _final_loss(path: Path) -> float:
-    run = json.loads(path.read_text())
-    loss = run["held_out_loss"]
-    return math.inf if run["status"] in ("DIVERGED", "REFUSED") or loss is None else loss
+def _final_loss(folder: Path) -> float:
+    run = read_run(folder)
+    if run is None or run["status"] in ("DIVERGED", "REFUSED") or run["held_out_loss"] is None:
+        return math.inf
+    return run["held_out_loss"]

@@ -27,8 +27,9 @@ from pinn_lora.about import machine, source, versions
 from pinn_lora.adapters import read_notes
 from pinn_lora.catalog import spelled, stem
 from pinn_lora.config import ConfigError, Strict, StudyConfig, check_config
+from pinn_lora.continuing import changed, meaning
 from pinn_lora.domain import Domain
-from pinn_lora.folders import PACKED_RUNS, clear_partial, in_use, unpack, write_atomically
+from pinn_lora.folders import PACKED_RUNS, clear_partial, in_use, read_json, unpack, write_atomically
 from pinn_lora.method import Method
 from pinn_lora.plan import Case, Job
 from pinn_lora.problem import Problem
@@ -43,12 +44,16 @@ def now() -> str:
 
 
 def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str, files: Mapping[str, str]) -> None:
-    """Makes the folder, or checks that it holds this very study, of problems whose `files` have these hashes."""
+    """Makes the folder, or checks that its study may go on as this one (`continuing`), of problems whose `files` have these
+    hashes, and clears what a killed run left."""
     path = folder / "study.json"
     if path.is_file():
         held = read_held(path, keys=("config", "started"))
-        check_same(folder, "study", held["config"], config, lambda: check_config(held["config"], where="study.json"))
+        other = changed(meaning(check_config(held["config"], where=str(path))), meaning(config))
+        if other:
+            raise ConfigError(_of_another("study", folder, other))
         check_files(folder, held, files)
+        write_atomically(folder / "config.toml", source)
         for part in ("runs", "bases"):
             clear_partial(folder / part)
         unpack(folder / PACKED_RUNS, folder / "runs")
@@ -57,17 +62,14 @@ def open_folder(folder: Path, config: StudyConfig, *, command: str, source: str,
         raise ConfigError(f"{folder} exists and is not a results folder; nothing was changed: choose another --out")
     (folder / "cases").mkdir(parents=True, exist_ok=True)
     (folder / "runs").mkdir(exist_ok=True)
-    (folder / "config.toml").write_text(source, encoding="utf-8")
+    write_atomically(folder / "config.toml", source)
     write_study(folder, config, [], command=command, files=files)
 
 
 def read_held(path: Path, *, keys: Sequence[str]) -> dict[str, Any]:
     """What a folder's JSON file says; ConfigError for one that was cut short or is another's."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        held = None
-    if not isinstance(held, dict) or not all(key in held for key in keys):
+    held = read_json(path)
+    if held is None or not all(key in held for key in keys):
         raise ConfigError(
             f"{path} is damaged or not a study's: it must hold {' and '.join(keys)}; nothing was changed: choose another --out"
         )
@@ -96,16 +98,20 @@ def check_references(problems: Iterable[Problem]) -> None:
 
 
 def check_same(folder: Path, what: str, held: dict[str, Any], config: Strict, check: Callable[[], Strict]) -> None:
-    """ConfigError where a folder's config means another thing: what was written by an older version lacks keys that have
+    """ConfigError where a folder's config is another: what was written by an older version lacks keys that have
     defaults now, and `check` brings them in."""
     with suppress(ConfigError):
         held = check().model_dump()
     given = config.model_dump()
-    other = [key for key in given if held.get(key) != given[key]]
-    if other:
-        raise ConfigError(
-            f"{folder} holds a {what} of another config ({', '.join(other)}); nothing was changed: choose another --out"
-        )
+    for key, now in given.items():
+        if held.get(key) != now:
+            raise ConfigError(_of_another(what, folder, f"{key} was {held.get(key)!r} and is {now!r}"))
+
+
+def _of_another(what: str, folder: Path, other: str) -> str:
+    return (
+        f"{folder} holds a {what} of another config: {other}; nothing was changed: choose another --out, or set it back"
+    )
 
 
 def write_study(
@@ -121,7 +127,7 @@ def write_study(
     """study.json: what was asked, on what machine, how many runs are planned; `finished` once all are there."""
     path = folder / "study.json"
     started = json.loads(path.read_text())["started"] if path.is_file() else now()
-    described = [json.loads((folder / "cases" / f"{case.id}.json").read_text()) for case in cases]
+    described = [read_json(folder / "cases" / f"{case.id}.json") for case in cases]
     study = {
         "name": config.name,
         "title": config.title,
@@ -161,13 +167,18 @@ def has_base(case: Case, folder: Path) -> bool:
 
 
 def load_base(case: Case, folder: Path) -> Solution:
-    """The pretrained solution of a case."""
-    return Solution.load(folder / "bases" / case.base_id, problem=case.base)
+    """The pretrained solution of a case. ConfigError for one that is damaged, which is not a run's fault."""
+    place = folder / "bases" / case.base_id
+    try:
+        return Solution.load(place, problem=case.base)
+    except ValueError as error:
+        raise ConfigError(f"{error}; remove the folder {place}, and the base is made again") from None
 
 
 def is_described(case: Case, folder: Path) -> bool:
-    """Whether `describe_case` was done."""
-    return (folder / "cases" / f"{case.id}.json").is_file()
+    """Whether `describe_case` was done, and what it wrote can be read."""
+    said = read_json(folder / "cases" / f"{case.id}.json")
+    return said is not None and said.get("id") == case.id
 
 
 def describe_case(case: Case, folder: Path) -> None:

@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pinn_lora.config import ConfigError, StudyConfig
-from pinn_lora.folders import plain_path, whole
+from pinn_lora.folders import alone, plain_path, read_run, whole
 from pinn_lora.memory import peak_memory_mib, reset_peak_memory
 from pinn_lora.plan import Case, Job, count_tuned, plan_cases, plan_jobs, tuned_jobs, weights_of
 from pinn_lora.problem_file import problem_hashes
@@ -46,7 +47,8 @@ def run_study(
     progress: bool = True,
 ) -> Path:
     """Runs what is missing of a study into `folder`, or of the cases with the numbers in `only`; the paths of its problems are
-    taken from the folder `origin`. ConfigError for a folder that holds something else."""
+    taken from the folder `origin`. ConfigError for a folder that holds something else, OSError for one that another process is
+    at work in."""
     folder = plain_path(folder)
     cases = plan_cases(config, origin=origin)
     jobs = plan_jobs(config, cases)
@@ -56,8 +58,23 @@ def run_study(
     asked = [case for number, case in enumerate(cases, start=1) if not only or number in only]
     files = problem_hashes([case.problem for case in config.case], origin)
     check_references(problem for case in cases for problem in (case.base, case.target))
-    open_folder(folder, config, command=command, source=source, files=files)
-    planned = len(jobs) + count_tuned(config, jobs)
+    with alone(folder):
+        open_folder(folder, config, command=command, source=source, files=files)
+        described = {"command": command, "files": files, "planned": len(jobs) + count_tuned(config, jobs)}
+        _make_missing(config, folder, cases, asked, jobs, described, progress)
+    return folder
+
+
+def _make_missing(
+    config: StudyConfig,
+    folder: Path,
+    cases: list[Case],
+    asked: list[Case],
+    jobs: list[Job],
+    described: dict[str, Any],
+    progress: bool,
+) -> None:
+    """Bases, cases and runs of the cases that are asked for, and study.json as it stands, `described` in it."""
     for _, group in groupby(asked, key=lambda case: case.network):  # what a smaller network shows is there first
         new = list(group)
         bases = {case.base_id: case for case in new if not has_base(case, folder)}
@@ -65,22 +82,25 @@ def run_study(
         each(_make_base, waiting, jobs=config.jobs, what="bases", progress=progress)
         for case in new:
             describe_case(case, folder)
-        write_study(folder, config, _begun(cases, folder), command=command, files=files, planned=planned)
+        write_study(folder, config, _begun(cases, folder), **described)
         first = [job for job in jobs if job.case in new]
         _run_jobs(first, config, folder, progress)
         _run_jobs(tuned_jobs(config, first, folder), config, folder, progress)
-    there = len(list(folder.glob("runs/*/run.json")))
-    finished = now() if there == planned else None
-    write_study(folder, config, _begun(cases, folder), command=command, files=files, planned=planned, finished=finished)
-    return folder
+    ended = all(_is_made(job, folder) for job in [*jobs, *tuned_jobs(config, jobs, folder)])
+    finished = now() if ended else None
+    write_study(folder, config, _begun(cases, folder), **described, finished=finished)
 
 
 def _begun(cases: list[Case], folder: Path) -> list[Case]:
     return [case for case in cases if is_described(case, folder)]
 
 
+def _is_made(job: Job, folder: Path) -> bool:
+    return read_run(folder / "runs" / job.id) is not None
+
+
 def _run_jobs(jobs: list[Job], config: StudyConfig, folder: Path, progress: bool) -> None:
-    missing = [(config, job, folder) for job in jobs if not (folder / "runs" / job.id / "run.json").is_file()]
+    missing = [(config, job, folder) for job in jobs if not _is_made(job, folder)]
     each(_make_run, missing, jobs=config.jobs, what="runs", progress=progress)
 
 
@@ -112,11 +132,11 @@ def _make_run(config: StudyConfig, job: Job, folder: Path, *, progress: bool) ->
     preset, case = job.method.preset(), job.case
     max_steps = job.method.max_steps or preset.max_steps
     run = describe_run(job)
-    solution = None
+    base, solution = load_base(case, folder), None
     reset_peak_memory()
     try:
         solution = finetune(
-            load_base(case, folder),
+            base,
             case.target,
             method=job.method.name if job.method.name == run["preset"] else preset,
             rank=case.config.rank,

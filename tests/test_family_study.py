@@ -107,7 +107,7 @@ def test_running_again_makes_only_what_is_missing(finished):
 
 
 def test_a_folder_of_another_family_or_of_something_else_is_left_alone(finished, tmp_path):
-    with pytest.raises(ConfigError, match=r"holds a family of another config \(max_steps\); nothing was changed"):
+    with pytest.raises(ConfigError, match=r"holds a family of another config: max_steps was 8 and is 9; nothing"):
         run(finished, TINY.replace("max_steps = 8", "max_steps = 9"))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not a results folder; nothing was changed"):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 import pinn_lora as pl
+from pinn_lora.cells import ReportError
 from pinn_lora.config import ConfigError, check_config
+from pinn_lora.folders import alone
 from pinn_lora.plan import plan_cases, plan_jobs
 from pinn_lora.report import report
 from pinn_lora.study import run_study
@@ -74,6 +77,13 @@ def test_results_folder_holds_every_run(finished):
     assert not list(finished.glob("**/*partial*"))
 
 
+def test_another_seed_gives_another_run(finished):
+    """Other points and other factors to begin with, so no number is the same by chance."""
+    for method in ("odelora-implicit", "full-lm"):
+        losses = [run["held_out_loss"] for run in runs_of(finished).values() if run["method"] == method]
+        assert len(losses) == len(set(losses)) == 2
+
+
 def test_diverged_runs_are_results(finished):
     states = [
         run["status"] for run in runs_of(finished).values() if run["method"] == "lora-sgd" and run["step_size"] == 1e3
@@ -105,6 +115,62 @@ def test_running_again_does_only_what_is_missing(finished):
         assert (path.stat().st_mtime_ns != stamp) == (path == lost)
     again = json.loads(lost.read_text())
     assert again["relative_l2"] == before["relative_l2"], "same seed, same numbers"
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "other"])
+def test_a_run_whose_record_is_damaged_or_of_another_case_is_made_again(finished, tmp_path, text):
+    shutil.copytree(finished, folder := tmp_path / "tiny")
+    runs = sorted(folder.glob("runs/*/run.json"))
+    before, kept = json.loads(runs[0].read_text()), runs[1].stat().st_mtime_ns
+    runs[0].write_text(json.dumps(before | {"case": "02-other"}) if text == "other" else text)
+    run(folder)
+    assert json.loads(runs[0].read_text())["held_out_loss"] == before["held_out_loss"]
+    assert runs[1].stat().st_mtime_ns == kept
+
+
+def test_a_tuned_study_with_a_damaged_run_goes_on_and_its_report_names_it(tmp_path):
+    text = TINY.replace("rank = 2", "rank = 2\nfull_scan = false")
+    folder = run(tmp_path / "tiny", text)
+    made = set(runs_of(folder))
+    for path in folder.glob("runs/*lora-sgd*seed0/run.json"):
+        path.write_text("{")
+    with pytest.raises(ReportError, match=r"run.json' is damaged or of another run; run the study again"):
+        report(folder)
+    run(folder, text)
+    assert set(runs_of(folder)) == made and report(folder).is_file()
+
+
+def test_what_is_said_of_a_case_is_made_again_where_it_is_damaged(finished, tmp_path):
+    shutil.copytree(finished, folder := tmp_path / "tiny")
+    (path,) = folder.glob("cases/*.json")
+    before = path.read_text()
+    path.write_text("{")
+    run(folder)
+    assert path.read_text() == before
+
+
+def test_a_damaged_base_is_no_runs_fault(finished, tmp_path):
+    shutil.copytree(finished, folder := tmp_path / "tiny")
+    (base,) = folder.glob("bases/*")
+    (lost,) = folder.glob("runs/*full-lm*seed1")
+    shutil.rmtree(lost)
+    (base / "pinn_lora.json").write_text("{")
+    with pytest.raises(ConfigError, match=rf"; remove the folder {base}, and the base is made again$"):
+        run(folder)
+    assert not lost.exists()
+    shutil.rmtree(base)
+    run(folder)
+    assert json.loads((lost / "run.json").read_text())["status"] == "COMPLETED"
+
+
+def test_a_folder_where_another_process_is_at_work_is_left_alone(finished):
+    """Not even what looks like a killed run's rest is cleared: it may be the other's."""
+    left = finished / "runs" / ".partial-living"
+    left.mkdir()
+    with alone(finished), pytest.raises(OSError, match=r"another process is at work in .*tiny; nothing was changed"):
+        run(finished)
+    assert left.is_dir()
+    left.rmdir()
 
 
 def test_what_a_killed_run_left_is_cleared(finished):
@@ -148,8 +214,13 @@ def test_a_folder_from_before_a_key_had_a_default_is_continued(finished):
 
 
 def test_folder_of_another_study_or_of_something_else_is_left_alone(finished, tmp_path):
-    with pytest.raises(ConfigError, match=r"holds a study of another config \(seeds\); nothing was changed"):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    told = (
+        r"holds a study of another config: seeds was \[0, 1\] and is \[5\]; nothing was changed: choose another --out"
+    )
+    with pytest.raises(ConfigError, match=told):
         run(finished, TINY.replace("seeds = [0, 1]", "seeds = [5]"))
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not a results folder; nothing was changed"):
         run(tmp_path)
