@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
