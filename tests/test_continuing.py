@@ -52,6 +52,7 @@ def change(text):
         ("cases = [1]", "cases = [2, 1]"),
         ("cases = [1]\n", ""),
         ('starts = ["zero_b"]', 'starts = ["balanced", "zero_b"]'),
+        ("cases = [1]", 'cases = [1]\nstarts = ["balanced", "zero_b"]'),  # its default and another
         ('[[method]]\nname = "lora-adam"', MORE_CASES),
         ('[[method]]\nname = "full-lm"', '[[method]]\nname = "lora-lm"\n[[method]]\nname = "full-lm"'),
         ('name = "full-lm"', 'name = "full-lm"\nstep_sizes = [1.0, 2.0]'),  # its default and another

@@ -75,12 +75,14 @@ def test_one_process_at_a_time_is_let_into_a_folder(tmp_path):
     code += "; door.__enter__(); print('in', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "in\n"
-        with (
-            pytest.raises(OSError, match=f"^another process is at work in {folder}; nothing was changed: wait"),
-            alone(folder),
-        ):
-            pass
-        other.kill()
+        try:
+            with (
+                pytest.raises(OSError, match=f"^another process is at work in {folder}; nothing was changed: wait"),
+                alone(folder),
+            ):
+                pass
+        finally:
+            other.kill()
     with alone(folder):
         (folder / "a.txt").touch()
     with alone(folder):
