@@ -311,7 +311,10 @@ def report(folder: Path) -> Path:
         best = min(variants, key=lambda v: math.inf if math.isnan(v.error) else v.error, default=None)
         sections.append({"case": case, "rungs": rungs, "images": images, "runs": runs, "best": best, **parts})
     for name, rows in tables.items():
-        write_csv(results.folder / f"{name}.csv", rows)
+        if rows:
+            write_csv(results.folder / f"{name}.csv", rows)
+        else:  # without rows nobody knows the columns
+            (results.folder / f"{name}.csv").unlink(missing_ok=True)
     path = results.folder / "report.html"
     path.write_text(_html(results, sections), encoding="utf-8")
     return path
