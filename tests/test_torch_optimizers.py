@@ -29,7 +29,8 @@ class Direct:
 
     def __init__(self, objective, theta, make, *, lift="chain_rule", metric="identity", decay=False) -> None:
         self.objective, self.blocks, self.decay = objective, objective.blocks, decay
-        self.flows = Flows(catalog.build(lifts, Lift, lift), catalog.build(metrics, Metric, metric))
+        parts = catalog.build(lifts, Lift, lift), catalog.build(metrics, Metric, metric)
+        self.flows = Flows(*parts, self.blocks, theta)
         tensors = [[torch.nn.Parameter(t.clone()) for t in b.split(theta[b.slice])] for b in self.blocks.blocks]
         self.tensors = [t for found in tensors for t in found]
         pairs, dense = ([t for found in tensors if len(found) == k for t in found] for k in (2, 1))
