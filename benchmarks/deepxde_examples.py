@@ -18,7 +18,6 @@ import copy
 import json
 import math
 import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +35,7 @@ from pinn_lora.problems.burgers import Burgers
 from pinn_lora.problems.poisson_lshape import CORNERS, PoissonLShape
 
 import pinn_lora as pl
+from pinn_lora.about import machine, versions
 from pinn_lora.clock import seconds
 from pinn_lora.folders import write_atomically
 
@@ -231,7 +231,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dde.config.set_default_float("float64")
     about = {"share": arguments.share, "width": arguments.width, "threads": arguments.threads}
-    about |= {"torch": torch.__version__, "deepxde": dde.__version__, "machine": platform.machine()}
+    about |= {"machine": {**machine(), **versions()}}
     out: Path = arguments.out
     record = json.loads(out.read_text()) if out.is_file() else {**about, "examples": []}
     if any(record.get(key) != value for key, value in about.items()):

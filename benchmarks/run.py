@@ -17,7 +17,7 @@ from pathlib import Path
 from pinn_lora.catalog import choose
 
 HERE = Path(__file__).parent
-MINUTES = ("derivatives", "jacobians", "steps", "implicit", "scaling", "control", "batch", "accuracy")
+MINUTES = ("derivatives", "jacobians", "steps", "implicit", "scaling", "control", "batch", "accuracy", "points")
 HOURS = ("problems", "families", "against_deepxde", "deepxde_examples")  # run where they are named
 
 

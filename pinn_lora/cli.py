@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -36,6 +36,8 @@ from pinn_lora.report import report as write_report
 from pinn_lora.solvers import Solver
 from pinn_lora.study import run_study
 from pinn_lora.table import methods_markdown
+
+Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,13 +83,13 @@ def run(
 ) -> None:
     """Run a study and write its report; run it again to continue one that was interrupted."""
     study = load_config(config)
-    cases = [_whole_number(text, of="--case") for text in case or []]
-    seeds = [_whole_number(text, of="--seed") for text in seed or []]
+    cases = [_read(int, text, of="--case") for text in case or []]
+    seeds = [_read(int, text, of="--seed") for text in seed or []]
     given = {
         "seeds": seeds or None,
         "device": device,
         "dtype": dtype,
-        "jobs": jobs and _whole_number(jobs, of="--jobs"),
+        "jobs": jobs and _read(int, jobs, of="--jobs"),
     }
     changed = {key: value for key, value in given.items() if value is not None}
     if changed:
@@ -117,7 +119,7 @@ def family(
     asked = load_family(config)
     command = shlex.join(["pinn-lora", "family", str(config)])
     if jobs is not None:
-        given = {"jobs": _whole_number(jobs, of="--jobs")}
+        given = {"jobs": _read(int, jobs, of="--jobs")}
         asked = check_family({**asked.model_dump(by_alias=True, exclude_none=True), **given}, where="command line")
         command += f" --jobs {jobs}"
     folder = out or Path("results") / asked.name
@@ -130,20 +132,12 @@ def family(
     typer.echo(f"report: {family_report(folder)}")
 
 
-def _whole_number(text: str, *, of: str) -> int:
-    """What an option of that name was given; typer's own sentence does not name the value."""
+def _read(kind: type[Number], text: str, *, of: str) -> Number:
+    """The number that an option was given; typer's own sentence does not name the value."""
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
-        raise ConfigError(f"{of} is {text!r}; give a whole number") from None
-
-
-def _number(text: str, *, of: str) -> float:
-    """As `_whole_number`."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{of} is {text!r}; give a number") from None
+        raise ConfigError(f"{of} is {text!r}; give a {'whole ' if kind is int else ''}number") from None
 
 
 def _many(value: object) -> list:
@@ -192,7 +186,7 @@ def check(
     "?" stands where the reference is too rough or too inexact to tell.
     """
     built = load_problem(problem, dict(setting(text) for text in set_ or []))
-    allowed = _number(tolerance, of="--tolerance")
+    allowed = _read(float, tolerance, of="--tolerance")
     if allowed not in POSITIVE:
         raise ConfigError(f"--tolerance is {allowed}; it must be {POSITIVE}")
     findings = check_problem(built, tolerance=allowed)

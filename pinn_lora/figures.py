@@ -35,9 +35,7 @@ THICK = {"linewidth": 1.8, "markersize": 5, "markevery": 0.13, "where": "post"}
 THIN = {"linewidth": 0.6, "alpha": 0.45, "marker": "", "where": "post"}
 CROSS = {"marker": "x", "markersize": 9, "markeredgewidth": 2}
 FLOOR = 1e-18
-BALANCED = (
-    1e-10  # an imbalance below is drawn there: that of a balanced start is rounding, which would take up half the axis
-)
+BALANCED = 1e-10  # an imbalance below is drawn there: a balanced start's is rounding, which would take up half the axis
 DECADES = 5  # of a map's colours, below zero-shot
 CROWD = 12  # variants in one panel; of more, the implicit ones get one of their own
 

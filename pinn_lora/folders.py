@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +87,8 @@ class whole:
 
     def __enter__(self) -> Path:
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        self.work = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.target.parent))
+        self.work = self.target.parent / f".partial-{uuid.uuid4().hex}"
+        self.work.mkdir()  # with the rights that the user's files have; a temporary folder would be theirs alone
         return self.work
 
     def __exit__(self, kind, *_) -> None:

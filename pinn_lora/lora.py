@@ -73,9 +73,10 @@ def unfreeze(network: nn.Module) -> None:
             module.register_parameter(name, nn.Parameter(module._buffers.pop(name)))  # type: ignore[arg-type]
 
 
-def target_layers(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
+def target_layers(network: nn.Module, targets: str | Sequence[str] | None) -> list[str]:
     """The names of the linear layers meant: "hidden" (what the network says; where it does not, those that neither read the
-    coordinates nor give the outputs), "all", or a list of names."""
+    coordinates nor give the outputs), which is meant by None, too, "all", or a list of names."""
+    targets = "hidden" if targets is None else targets
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     linear = list(layers)
     if isinstance(targets, str):
@@ -160,7 +161,7 @@ def adapt(
 def _ranks(network: nn.Module, rank: int | Mapping[str, int], targets: str | Sequence[str] | None) -> Mapping[str, int]:
     """The rank of every layer that is adapted; ValueError where ranks by name and targets do not name the same layers."""
     if not isinstance(rank, Mapping):
-        return dict.fromkeys(target_layers(network, "hidden" if targets is None else targets), rank)
+        return dict.fromkeys(target_layers(network, targets), rank)
     if not rank:
         raise ValueError(
             "rank is {}; give the rank of at least one layer by its name, or one rank for all target layers"

@@ -279,7 +279,7 @@ def probe(
     network: nn.Module,
     points: Points,
     *,
-    targets: str | Sequence[str] = "hidden",
+    targets: str | Sequence[str] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> dict[str, Probe]:
     """Gradient and Jacobian of the loss in the weights of the target layers at the base, by layer name: what a start that

@@ -31,9 +31,7 @@ from pinn_lora.solution import Solution, Status
 
 PROBE = 512  # points of the batch that a start by the gradient sees
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-OVERFIT = (
-    1.5  # where not said otherwise, points are added while the held-out loss is above so many times the fitted one
-)
+OVERFIT = 1.5  # "auto" adds points while the held-out loss is above so many times the fitted one
 DIRECT_LIMIT = 3000  # unknowns up to which pretraining takes Gauss-Newton steps by default
 
 
@@ -308,7 +306,7 @@ def _adapted(
     start = build(initializers, Initializer, chosen)
     probes = None
     if start.needs_probe:
-        seen = list(rank) if isinstance(rank, Mapping) else "hidden" if targets is None else targets
+        seen = list(rank) if isinstance(rank, Mapping) else targets
         probes = probe(problem, plain, first_points(problem, PROBE, seed=seed), targets=seen, weights=weights)
     network = adapt(
         plain,

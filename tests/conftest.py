@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import reported
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
@@ -66,3 +67,18 @@ def command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         return int(ended.value.code or 0), *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def plain_module() -> torch.nn.Module:
+    """A network that is not ours, not periodic."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = [(2, 10), (10, 10), (10, 1)]
+        layers = [torch.nn.Linear(n, m, dtype=torch.float64) for n, m in sizes]
+    return torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1], torch.nn.Tanh(), layers[2])
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory) -> Path:
+    return reported(tmp_path_factory.mktemp("results") / "made-up")

@@ -1,4 +1,4 @@
-"""What the tests of lifts share: pairs with their gradients, and dense oracles with the explicit Jacobian of (B, A) -> B A."""
+"""What the tests of lifts share: options, pairs with gradients, and dense oracles with the Jacobian of (B, A) -> B A."""
 
 import torch
 
@@ -12,6 +12,21 @@ SCALES = [1.0, 0.3, 8.0]
 
 def build(name, options=None) -> Lift:
     return catalog.build(lifts, Lift, {"name": name, **(options or {})})
+
+
+LIFTS = catalog.names(lifts)
+OPTIONS = {  # other settings than the defaults; a lift that is not here is tested with its defaults
+    "balanced": [{}, {"eps": 1e-8}, {"eps": 0.5}, {"eps": 0.0}],
+    "block_diagonal": [{}, {"eps": 1e-8}, {"eps": 0.5}, {"eps": 0.0}],
+    "chain_rule": [{}, {"ratio": 16.0}, {"ratio": 3.0}],
+    "lora_pro": [
+        {"gauge": gauge, "eps": eps} for gauge in ("zero", "symmetry", "sylvester") for eps in (1e-4, 0.5, 0.0)
+    ],
+    "one_factor": [{}, {"side": "A"}, {"side": "A", "eps": 0.0}],
+    "refactored": [{}, {"eps": 0.5}, {"eps": 0.0}],
+    "weighted": [{}, {"lam": 0.3}, {"lam": 2.0, "eps": 0.5}, {"lam": 0.1, "eps": 0.0}],
+}
+CASES = [(name, options) for name in LIFTS for options in OPTIONS.get(name, [{}])]
 
 
 def pair_and_gradients(shape, scale=1.0, *, seed=0, balanced=False, zero_b=False):

@@ -5,7 +5,7 @@ import shutil
 import zipfile
 
 import pytest
-from test_study import TINY, run, runs_of
+from tiny_study import TINY, run, runs_of
 
 from pinn_lora.archive import archive
 from pinn_lora.cells import ReportError

@@ -5,7 +5,7 @@ import shutil
 import tomllib
 
 import pytest
-from test_study import TINY, run, runs_of
+from tiny_study import TINY, run, runs_of
 
 from pinn_lora.config import ConfigError, check_config
 from pinn_lora.continuing import changed, meaning

@@ -16,6 +16,7 @@ from pinn_lora.config import ConfigError
 from pinn_lora.families.config import check_family
 from pinn_lora.families.report import family_report
 from pinn_lora.families.study import run_family
+from pinn_lora.folders import alone
 
 TINY = """
 name = "tiny"
@@ -85,6 +86,11 @@ def test_a_run_from_scratch_keeps_its_history_and_says_when_it_was_as_accurate_a
         assert row["seconds_to_adapted"] == (float(lines[steps[0]]["seconds"]) if steps else "never")
         told.append(len(steps))
     assert any(told), told
+
+
+def test_a_folder_where_another_process_is_at_work_is_left_alone(finished):
+    with alone(finished), pytest.raises(OSError, match=r"another process is at work in .*tiny; nothing was changed"):
+        run(finished)
 
 
 def test_running_again_makes_only_what_is_missing(finished):

@@ -19,6 +19,13 @@ def test_a_folder_appears_with_everything_in_it(tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]
 
 
+def test_a_folder_is_as_open_as_the_users_others(tmp_path):
+    (tmp_path / "plain").mkdir()
+    with whole(tmp_path / "runs"):
+        pass
+    assert (tmp_path / "runs").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_of_what_fails_nothing_stays(tmp_path):
     with pytest.raises(KeyError), whole(tmp_path / "runs" / "one") as place:
         (place / "a.txt").write_text("a")

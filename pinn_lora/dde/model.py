@@ -42,13 +42,7 @@ def adapt_model(
     probes = None
     if start.needs_probe:
         points = first_points(solution.problem, PROBE, seed=seed)
-        probes = probe(
-            solution.problem,
-            model.net,
-            points,
-            targets="hidden" if targets is None else targets,
-            weights=solution.settings["weights"],
-        )
+        probes = probe(solution.problem, model.net, points, targets=targets, weights=solution.settings["weights"])
     network = adapt(model.net, rank=rank, targets=targets, initializer=start, scale=scale, probes=probes, seed=seed)
     adapted = from_deepxde(model.data, network)
     assert adapted.base is not None

@@ -24,7 +24,7 @@ from pinn_lora.families.equal_error import HISTORY, adapted_row, to_adapted
 from pinn_lora.families.family import Family, check_members, error_of, solve_family
 from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
-from pinn_lora.folders import clear_partial, in_use, plain_path, whole, write_atomically
+from pinn_lora.folders import alone, clear_partial, in_use, plain_path, whole, write_atomically
 from pinn_lora.plan import check_pretraining, check_start, check_weights, rehearse
 from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
@@ -48,13 +48,28 @@ def run_family(
 ) -> Path:
     """Makes what is missing of a family into `folder`: for every seed a base, its adapters, `from_scratch` members trained
     from scratch, and members adapted straight from the base at each of `ranks`. ConfigError for what cannot be solved and
-    for a folder that holds something else."""
+    for a folder that holds something else, OSError for one that another process is at work in."""
     folder = plain_path(folder)
     base, members, runs = _plan(config, folder, origin)
     files = problem_hashes([config.problem], origin)
     check_references([base, *members])
-    started = _open(folder, config, source, files)
-    told = {"command": command, "started": started, "problem_files": files}
+    with alone(folder):
+        started = _open(folder, config, source, files)
+        told = {"command": command, "started": started, "problem_files": files}
+        _make_missing(config, folder, base, members, runs, told, progress)
+    return folder
+
+
+def _make_missing(
+    config: FamilyConfig,
+    folder: Path,
+    base: Problem,
+    members: list[Problem],
+    runs: list[RankRun],
+    told: dict[str, Any],
+    progress: bool,
+) -> None:
+    """Bases, adapters, runs from scratch and runs at ranks, and the record as it stands after each."""
     bases = [(config, base, folder / f"seed-{seed}" / "base", seed) for seed in config.seeds]
     _make(bases, config, "bases", progress)
     rows: list[dict[str, Any]] = []
@@ -76,7 +91,6 @@ def run_family(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     _write(folder, config, {**told, "finished": now()}, base, members, rows, runs)
-    return folder
 
 
 def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Problem, list[Problem], list[RankRun]]:
