@@ -6,6 +6,8 @@
 Burgers, factors of the hidden layers, float64, one thread, CPU seconds, medians. The points grow at 3 x 24 and rank 4, the
 width at depth 4, rank 4 and 2,000 points, the rank at 4 x 128 and 2,000 points. `step` is one implicit step of h = 1 with the
 balanced lift: the Gauss-Newton system made and solved by the solver that `Flow.system` chooses, which its row names.
+`deepxde` is dde.grad's gradient of the residual alone, in the same factors, at as many points. It keeps all of its tape: up to
+100,000 points.
 `exponents`: the slope of a least-squares line through log seconds against log size, over the upper half of the sizes' range on
 a log scale. MiB are those that the process holds at most during one call, above what it held before the points and the network
 were made.
@@ -24,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from derivatives import deepxde_way
+from equations import BURGERS
 from matplotlib import style
 from matplotlib.figure import Figure
 from pinn_lora.problems.burgers import Burgers
@@ -50,6 +54,8 @@ FIXED = {
 }
 MARKERS = {"cholesky": "o", "kernel": "s", "cg": "^"}
 H = 1.0
+WAYS = {"gradient": "gradient", "step": "implicit step", "deepxde": "DeepXDE's gradient"}
+DEEPXDE_POINTS = 100_000  # at most: two GiB of tape there, twenty at a million
 
 
 def objective_of(depth: int, width: int, rank: int, points: int) -> pl.Objective:
@@ -83,6 +89,9 @@ def measure(axis: str, size: int, repeats: int) -> dict[str, Any]:
     solver = solver_of(objective, theta)
     step = lambda: Flow(objective, Balanced(), Identity()).system(theta).solve(H, 0.1)  # noqa: E731
     ways = {"gradient": lambda: objective.gradient(theta), "step": step}
+    if shape["points"] <= DEEPXDE_POINTS:
+        at = BURGERS.problem.domain.sample(shape["points"])
+        ways["deepxde"] = deepxde_way(objective.network, at, BURGERS)
     mib = {name: peak_of(way, before) for name, way in ways.items()}
     return {
         "axis": axis,
@@ -105,9 +114,11 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     found = {}
     for axis in dict.fromkeys(row["axis"] for row in rows):
-        own = [row for row in rows if row["axis"] == axis]
-        sizes = [row[axis] for row in own]
-        found[axis] = {name: exponent(sizes, [row["seconds"][name] for row in own]) for name in ("gradient", "step")}
+        own = {name: [row for row in rows if row["axis"] == axis and name in row["seconds"]] for name in WAYS}
+        found[axis] = {
+            name: exponent([row[axis] for row in some], [row["seconds"][name] for row in some])
+            for name, some in own.items()
+        }
     return found
 
 
@@ -117,9 +128,10 @@ def draw(rows: Sequence[dict[str, Any]], fitted: dict[str, dict[str, float]]) ->
         figure = Figure(figsize=(11, 3.8), layout="constrained")
         for panel, axis in zip(figure.subplots(1, len(fitted), sharey=True, squeeze=False)[0], fitted, strict=True):
             own = [row for row in rows if row["axis"] == axis]
-            for name, colour in zip(("gradient", "step"), COLOURS, strict=False):
-                at, taken = [row[axis] for row in own], [row["seconds"][name] for row in own]
-                label = f"{'implicit ' if name == 'step' else ''}{name}, exponent {fitted[axis][name]:.2f}"
+            for (name, long), colour in zip(WAYS.items(), COLOURS, strict=False):
+                some = [row for row in own if name in row["seconds"]]
+                at, taken = [row[axis] for row in some], [row["seconds"][name] for row in some]
+                label = f"{long}, exponent {fitted[axis][name]:.2f}"
                 panel.plot(at, taken, color=colour, marker="" if name == "step" else ".", label=label)
             for solver in dict.fromkeys(row["solver"] for row in own):
                 some = [row for row in own if row["solver"] == solver]
@@ -134,8 +146,8 @@ def draw(rows: Sequence[dict[str, Any]], fitted: dict[str, dict[str, float]]) ->
 
 
 def line(row: dict[str, Any]) -> str:
-    told = "".join(f"{row['seconds'][name]:>11.4f}" for name in ("gradient", "step"))
-    mib = "".join(f"{'-' if (m := row['peak_mib'][name]) is None else f'{m:.0f}':>10}" for name in ("gradient", "step"))
+    told = "".join(f"{row['seconds'][name]:>11.4f}" if name in row["seconds"] else f"{'-':>11}" for name in WAYS)
+    mib = "".join(f"{'-' if (m := row['peak_mib'].get(name)) is None else f'{m:.0f}':>10}" for name in WAYS)
     return f"{row['axis']:>7} {row[row['axis']]:>9,} {row['unknowns']:>9,} {row['solver']:>9}{told}{mib}"
 
 
@@ -149,14 +161,15 @@ def main(given: list[str] | None = None) -> None:
     repeats, rows = arguments.repeats or (1 if arguments.quick else 3), []
     measure("rank", 1, 1)  # what torch loads at its first calls is no row's memory
     print(f"CPU seconds, one thread, float64, median of {repeats}; peak MiB of one call")
-    print(f"{'axis':>7} {'size':>9} {'unknowns':>9} {'solver':>9}{'gradient':>11}{'step':>11}{'MiB':>10}{'MiB':>10}")
+    names = "".join(f"{name:>11}" for name in WAYS) + "".join(f"{'MiB':>10}" for _ in WAYS)
+    print(f"{'axis':>7} {'size':>9} {'unknowns':>9} {'solver':>9}{names}")
     for axis, sizes in SIZES.items():
         for size in sizes[: 2 if arguments.quick else None]:
             rows.append(measure(axis, size, repeats))
             print(line(rows[-1]), flush=True)
     fitted = exponents(rows)
     for axis, found in fitted.items():
-        print(f"exponents in {axis}, upper half: gradient {found['gradient']:.2f}, step {found['step']:.2f}")
+        print(f"exponents in {axis}, upper half: " + ", ".join(f"{name} {slope:.2f}" for name, slope in found.items()))
     write(arguments.out, {"machine": machine(), "repeats": repeats, "h": H, "rows": rows, "exponents": fitted})
     draw(rows, fitted).savefig(arguments.out.with_suffix(".png"), dpi=144)
 

@@ -4,7 +4,8 @@
 
 For every lift the seconds of its velocities (metric's weights, all layers, one flat vector) and, where the metric learns, of
 the energies it learns from, against those of one gradient of the factors; medians, taking turns in one run. A metric that asks
-for the dense gradient pays for that instead of the factors' gradient: its row has that gradient's time too.
+for the dense gradient pays for that instead of the factors' gradient: its row has that gradient's time too. `gradients`: ours
+beside dde.grad's and torch.autograd.grad's of the residual alone, at as many points, in the same factors.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from derivatives import deepxde_way, nested_way
+from equations import BURGERS
 from pinn_lora.problems.burgers import Burgers
-from side_by_side import machine, write
+from side_by_side import machine, medians, write
 
 from pinn_lora import lifts, metrics
 from pinn_lora.catalog import build, find, names
@@ -70,21 +73,32 @@ def measure(objective: Objective, theta: torch.Tensor, lift: str, metric: dict, 
     }
 
 
-def main() -> None:
+def gradients(objective: Objective, theta: torch.Tensor, points: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of one gradient of the factors: ours, and the residual's alone as peers take it."""
+    at = BURGERS.problem.domain.sample(points)
+    peers = {"deepxde": deepxde_way, "nested": nested_way}
+    ways = {"ours": lambda: objective.gradient(theta)}
+    ways |= {name: way(objective.network, at, BURGERS) for name, way in peers.items()}
+    return {name: 1e3 * taken for name, taken in medians(ways, repeats).items()}
+
+
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--points", type=int, default=10_240)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/steps.json"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     problem = Burgers(nu=0.01 / math.pi)
     network = MLP(problem.domain, width=64, depth=4, periodic=problem.periodic)
     network = adapt(network, rank=8, initializer="balanced").double()
-    objective = Objective(problem, network, Blocks(network), first_points(problem, 10_240, seed=0))
+    objective = Objective(problem, network, Blocks(network), first_points(problem, arguments.points, seed=0))
     theta = objective.blocks.read(network)
     seeing = [lift for lift in names(lifts) if find(lifts, Lift, lift).uses_metric]
     learning = [{"name": "adafactor", "source": source} for source in ("factors", "dense")]
     ways = [(lift, {"name": "identity"}) for lift in names(lifts)] + list(product(seeing, learning))
-    rows = []
+    rows, side = [], gradients(objective, theta, arguments.points, arguments.repeats)
+    print("one gradient, ms: " + ", ".join(f"{name} {taken:.1f}" for name, taken in side.items()))
     print(f"{'lift':>16} {'metric':>20} {'gradient ms':>12} {'dense ms':>9} {'own work ms':>12} {'share':>7}")
     for lift, metric in ways:
         row = measure(objective, theta, lift, metric, arguments.repeats)
@@ -95,7 +109,8 @@ def main() -> None:
             f"{lift:>16} {named:>20} {times['gradient']:12.1f} {dense} {times['own']:12.2f} {row['share']:7.2%}",
             flush=True,
         )
-    write(arguments.out, {"machine": machine(), "repeats": arguments.repeats, "rows": rows})
+    about = {"machine": machine(), "points": arguments.points, "repeats": arguments.repeats}
+    write(arguments.out, {**about, "gradients": side, "rows": rows})
 
 
 if __name__ == "__main__":

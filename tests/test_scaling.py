@@ -41,7 +41,8 @@ def test_every_axis_is_measured_and_drawn(tmp_path):
     by_width = {row["width"]: row for row in found["rows"] if row["axis"] == "width"}
     assert by_width[32]["unknowns"] == 3 * 2 * 32 * 4 and by_width[32]["residuals"] == 2000
     own = [row for row in found["rows"] if row["axis"] == "rank"]
-    for name in ("gradient", "step"):
+    assert all(set(row["seconds"]) == set(bench.WAYS) for row in found["rows"])
+    for name in bench.WAYS:
         slope = np.log(own[1]["seconds"][name] / own[0]["seconds"][name]) / np.log(2.0)
         assert found["exponents"]["rank"][name] == pytest.approx(slope)
     with Image.open(tmp_path / "s.png") as image:
@@ -59,3 +60,10 @@ def test_the_row_names_the_solver_that_a_step_takes(points, solver, monkeypatch)
     monkeypatch.setitem(bench.FIXED, "rank", {"depth": 3, "width": 12, "points": points})
     row = bench.measure("rank", 4, 1)
     assert row["unknowns"] == 192 and row["solver"] == solver and set(asked) == {solver}
+
+
+def test_deepxde_is_left_out_where_its_tape_would_not_fit(monkeypatch):
+    monkeypatch.setattr(bench, "DEEPXDE_POINTS", 100)
+    monkeypatch.setitem(bench.FIXED, "rank", {"depth": 3, "width": 12, "points": 101})
+    rows = [bench.measure("rank", rank, 1) for rank in (2, 4)]
+    assert [set(row["seconds"]) for row in rows] == [{"gradient", "step"}] * 2
