@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ import torch
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora.about import machine, versions
 from pinn_lora.clock import seconds
 from pinn_lora.folders import whole, write_atomically
 from pinn_lora.points import first_points
@@ -276,8 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/against_deepxde.json"))
     given = parser.parse_args(arguments)
     lengths = QUICK if given.quick else Lengths()
-    about = {"threads": given.threads, "torch": torch.__version__, "deepxde": dde.__version__}
-    about |= {"machine": platform.machine(), "lengths": asdict(lengths)}
+    about = {"threads": given.threads, "machine": {**machine(), **versions()}, "lengths": asdict(lengths)}
     record = json.loads(given.out.read_text()) if given.out.is_file() else {**about, "bases": {}, "rows": []}
     if any(record.get(key) != value for key, value in about.items()):
         parser.error(f"{given.out} holds rows of another length, machine or version; choose another --out")

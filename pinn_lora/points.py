@@ -9,6 +9,7 @@ from pinn_lora.objective import Objective, Points
 from pinn_lora.problem import Problem
 
 HELD_OUT_SEED = 2_000_000_011  # far from the seeds that runs use, and the same for all of them
+MOST = 1_000_000  # points that the rule for thin layers takes by itself
 
 
 def first_points(problem: Problem, n: int, *, seed: int, design: str = "sobol") -> dict[str, tuple[Tensor, ...]]:
@@ -29,9 +30,15 @@ def held_out_points(problem: Problem, n: int = 2000) -> dict[str, tuple[Tensor, 
 
 def layer_points(base: Problem, problem: Problem, *, first: int = 3000) -> int:
     """first * max(1, w(base) / w(problem)), w a problem's `layer_width`: so many points lie across a layer as at the base.
-    `first` itself where one of the two states none."""
+    `first` itself where one of the two states none. ValueError above MOST."""
     wide, thin = base.layer_width, problem.layer_width
-    return first if wide is None or thin is None else round(first * max(1.0, wide / thin))
+    count = first if wide is None or thin is None else round(first * max(1.0, wide / thin))
+    if count > MOST:
+        raise ValueError(
+            f"the layer of {problem!r} is {wide / thin:,.0f} times as thin as that of {base!r}, which asks for {count:,} "
+            f"points and at most {MOST:,} are taken; give points, or a base that is nearer"
+        )
+    return count
 
 
 def grow(objective: Objective, theta: Tensor, extra: int, *, seed: int, candidates: int = 8) -> Points:

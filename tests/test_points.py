@@ -144,3 +144,5 @@ def test_a_thinner_layer_takes_more_points_in_proportion_and_a_wider_one_no_fewe
     assert [layer_points(base, Burgers(nu=nu)) for nu in (0.005, 0.003, 0.01, 0.1)] == [6000, 10000, 3000, 3000]
     assert layer_points(base, Burgers(nu=0.004), first=100) == 250
     assert layer_points(Spot(), Spot(), first=70) == 70, "a problem that states no layer"
+    with pytest.raises(ValueError, match="asks for 30,000,000 points and at most 1,000,000 are taken"):
+        layer_points(base, Burgers(nu=1e-6))

@@ -26,6 +26,7 @@ from pinn_lora.families.neighbours import varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
 from pinn_lora.folders import alone, clear_partial, in_use, plain_path, whole, write_atomically
 from pinn_lora.plan import check_pretraining, check_start, check_weights, rehearse
+from pinn_lora.points import layer_points
 from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
@@ -102,6 +103,8 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
         rank = max(config.rank, *(config.ranks or [config.rank]))
         check_start(find_preset(config.method), network, start=config.initializer, rank=rank)
         runs = plan_ranks(config, base, members, folder, origin=origin)
+        for member in members if config.points is None else ():
+            layer_points(base, member)
         check_weights(config.weights, base)
         check_pretraining(config.pretrain)
         rehearse(base, network, config.weights)
