@@ -128,9 +128,11 @@ def solver_of(objective: Objective, theta: Tensor, name: str | None = None) -> t
     least = min(needed, key=lambda n: needed[n])
     others = {n: find(solvers, Solver, n).gib(rows, unknowns) for n in names(solvers)}
     slim = min(others, key=lambda n: others[n])
-    fewer = f"take solver={slim!r} ({others[slim]:.2g} GiB)" if others[slim] <= cast(float, room) else FEWER
+    fewer = f"{FEWER} or take fewer points" if kinds[least].gib(rows // 2, unknowns) < needed[least] else FEWER
+    if others[slim] <= cast(float, room):
+        fewer = f"take solver={slim!r} ({others[slim]:.2g} GiB)"
     what = f"solver {least}, for {unknowns:,} unknowns and {rows:,} residuals,"
-    raise no_room(what, needed[least], cast(float, room), fewer, objective.max_memory)
+    raise no_room(what, needed[least], cast(float, room), fewer, objective.max_memory, room_gib(theta.device))
 
 
 class Flows:

@@ -40,14 +40,20 @@ def room_gib(device: torch.device, max_memory: float | None = None) -> float | N
 FEWER = "train fewer unknowns (LoRA factors of a lower rank)"
 
 
-def no_room(what: str, needed: float, room: float, advice: str, max_memory: float | None = None) -> MemoryError:
-    """The sentence for what takes more GiB than there are, or than `max_memory` allows."""
-    if max_memory is not None and max_memory <= room:
-        enough = math.ceil(100 * needed) / 100
+def no_room(
+    what: str, needed: float, room: float, advice: str, max_memory: float | None = None, free: float | None = None
+) -> MemoryError:
+    """The sentence for what takes more GiB than there are, or than `max_memory` allows; `free`: what the device has."""
+    if max_memory is None or max_memory > room:
+        return MemoryError(f"the {what} takes {needed:.2g} GiB and {room:.2g} GiB are free; {advice}")
+    enough = math.ceil(100 * needed) / 100
+    if free is not None and enough > free:
         return MemoryError(
-            f"the {what} takes {needed:.2g} GiB; {advice}, or give max_memory={enough:g} instead of {room:g}"
+            f"the {what} takes {needed:.2g} GiB, above max_memory={room:g} and the {free:.2g} GiB free; {advice}"
         )
-    return MemoryError(f"the {what} takes {needed:.2g} GiB and {room:.2g} GiB are free; {advice}")
+    return MemoryError(
+        f"the {what} takes {needed:.2g} GiB; {advice}, or give max_memory={enough:g} instead of {room:g}"
+    )
 
 
 def check_room(what: str, size: int, device: torch.device) -> None:

@@ -31,10 +31,12 @@ def whole(value: Any) -> Any:
 
 
 def reals(**given: Any) -> list[Any]:
-    """The arguments as float, in their order; None stays None. ValueError names the one that is no number."""
+    """The arguments as float, in their order; None stays None. ValueError names the one that is no number; True is none."""
     found = []
     for name, value in given.items():
         try:
+            if isinstance(value, bool):
+                raise TypeError
             found.append(None if value is None else float(operator.pos(value)))  # "1" is text
         except (TypeError, ValueError):
             raise ValueError(f"{name} is {value!r}; give a number") from None

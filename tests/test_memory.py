@@ -11,7 +11,7 @@ from step_peak import peak_of
 import pinn_lora as pl
 from pinn_lora import memory, solvers
 from pinn_lora.catalog import names
-from pinn_lora.flow import Flow
+from pinn_lora.flow import Flow, solver_of
 from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import Blocks
 from pinn_lora.metrics.identity import Identity
@@ -128,3 +128,25 @@ def test_what_cannot_fit_is_said_by_training_before_its_first_step():
         with pytest.raises(ValueError, match="it must be a positive number of GiB"):
             pl.pretrain(Burgers(nu=0.1), max_memory=wrong, **options)
     assert pl.pretrain(Burgers(nu=0.1), max_memory=1.0, **options).history[-1].step == 1
+
+
+def test_max_memory_is_advised_only_where_the_machine_has_as_much():
+    said = lambda **given: str(memory.no_room("step", 3.0, advice="take less", **given))  # noqa: E731
+    assert said(room=0.5, max_memory=0.5, free=4.0) == (
+        "the step takes 3 GiB; take less, or give max_memory=3 instead of 0.5"
+    )
+    assert said(room=0.5, max_memory=0.5, free=2.0) == (
+        "the step takes 3 GiB, above max_memory=0.5 and the 2 GiB free; take less"
+    )
+    assert said(room=2.0, max_memory=2.5, free=2.0) == "the step takes 3 GiB and 2 GiB are free; take less"
+
+
+def test_fewer_points_are_advised_where_the_residuals_are_what_does_not_fit(monkeypatch):
+    """A step through the residuals' kernel holds J; the normal matrix of all weights knows no number of points."""
+    monkeypatch.setattr(memory, "available_mib", lambda device: 0.01)
+    objective = factors(3000)
+    theta = objective.blocks.read(objective.network)
+    for name, fewer in (("kernel", True), ("cholesky", False)):
+        with pytest.raises(MemoryError) as refused:
+            solver_of(objective, theta, name)
+        assert ("or take fewer points" in str(refused.value)) == fewer

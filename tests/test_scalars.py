@@ -44,6 +44,8 @@ def test_what_is_no_number_is_named(given):
             integer_ranks(given)
         with pytest.raises(ValueError, match=r"^step_size is .*; give a number$"):
             reals(step_size=given)
+    with pytest.raises(ValueError, match=r"^max_memory is True; give a number$"):
+        reals(max_memory=True)
     for wrong in ("4", [4]):
         with pytest.raises(ValueError, match=r"^the weight of initial is .*; give a number$"):
             term_weights({"residual": 1, "initial": wrong})
