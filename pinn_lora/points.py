@@ -32,7 +32,9 @@ def layer_points(base: Problem, problem: Problem, *, first: int = 3000) -> int:
     """first * max(1, w(base) / w(problem)), w a problem's `layer_width`: so many points lie across a layer as at the base.
     `first` itself where one of the two states none. ValueError above MOST."""
     wide, thin = base.layer_width, problem.layer_width
-    count = first if wide is None or thin is None else round(first * max(1.0, wide / thin))
+    if wide is None or thin is None:
+        return first
+    count = round(first * max(1.0, wide / thin))
     if count > MOST:
         raise ValueError(
             f"the layer of {problem!r} is {wide / thin:,.0f} times as thin as that of {base!r}, which asks for {count:,} "
