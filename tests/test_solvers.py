@@ -177,6 +177,30 @@ def test_an_inexact_step_descends_and_knows_how_far(h, monkeypatch):
     assert -1e-12 < left[-1] < 1e-3
 
 
+@pytest.mark.parametrize("tolerance", [0.5, 0.1, 1e-3])
+@pytest.mark.parametrize("h", [1e2, 1e4])
+def test_the_iteration_stops_where_its_residual_is_the_tolerance_of_the_gradient(h, tolerance, monkeypatch):
+    """|r| <= tolerance |g| in the norm of P^-1, with r = -g - (M / h + H) d and P from whole matrices; and not an iteration
+    earlier. 1e-6 of the bound for rounding in the iteration's own r."""
+    monkeypatch.setattr(cg, "RANK", 3)  # so that there are some iterations
+    flow, theta = mixed_flow()
+    M, (_, g, H) = dense_mass(flow, theta), flow.objective.gauss_newton(theta)
+    F = cg.nystroem_factor(flow.objective, theta, 3)
+    made, normal = [], Linearization.normal
+    monkeypatch.setattr(Linearization, "normal", lambda self, v: made.append(v) or normal(self, v))
+
+    def size(r):
+        return math.sqrt(r @ torch.linalg.solve(M / h + F @ F.T, r))
+
+    def left():
+        return size(-g - (M / h + H) @ flow.system(theta, "cg").solve(h, tolerance)) / size(g)
+
+    assert left() <= tolerance * (1.0 + 1e-6)
+    assert made
+    monkeypatch.setattr(cg, "MOST", len(made) - 1)
+    assert left() > tolerance * (1.0 - 1e-6)
+
+
 def test_the_iteration_is_the_same_every_time():
     flow, theta = mixed_flow()
     first = flow.system(theta, "cg").solve(10.0, 0.1)
