@@ -1,5 +1,5 @@
-"""What is frozen costs nothing: no gradient of a frozen weight is formed, no adjoint goes below what is trained, and no derivative
-travels that no term uses."""
+"""What is frozen costs nothing: no gradient of a frozen weight is formed, no adjoint goes below what is trained, and no
+derivative travels that its term does not use."""
 
 from dataclasses import replace
 
@@ -19,7 +19,8 @@ from pinn_lora.program import forward_jets
 
 BURGERS = Burgers(nu=0.05, form="soft")
 WIDTH = 90
-USED = {"residual": {(), (0,), (0, 0), (1,)}, "initial": {()}, "dirichlet": {()}}  # u, u_x, u_xx, u_t; and the value alone
+# by term: u, u_x, u_xx and u_t, or the value alone
+USED = {"residual": {(), (0,), (0, 0), (1,)}, "initial": {()}, "dirichlet": {()}}
 
 
 def objective_of(name: str, *, adapted: bool, n: int = 6, engine: str | None = None, **options) -> pl.Objective:
