@@ -315,6 +315,49 @@ def test_loss_weights_of_a_model_come_along():
         from_deepxde(data).weights([1, 2, 3, 4])
 
 
+def compiled(loss="MSE", regularization=None):
+    net = network(2, 1)
+    net.regularizer = regularization  # as FNN(..., regularization=)
+    model = dde.Model(burgers(), net)
+    model.compile("adam", lr=1e-3, loss=loss, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("loss", ["MSE", "mse", "mean squared error", ["MSE", "mse", dde.losses.mean_squared_error]])
+def test_the_mean_of_squares_is_taken_by_each_of_its_names(loss):
+    model = compiled(loss)
+    expected = model.outputs_losses_train(model.data.train_x, None, None)[1][1]  # of the boundary, at fixed points
+    assert from_deepxde(model.data, model).residual_norms()["dirichlet"] ** 2 == pytest.approx(
+        float(expected.detach()), rel=1e-10
+    )
+
+
+@pytest.mark.parametrize(
+    "take", [lambda m: from_deepxde(m.data, m), pl.adapt_model], ids=["from_deepxde", "adapt_model"]
+)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"loss": "MAE"},
+            "compiled with the loss mean_absolute_error, .* compile it with loss='MSE', or give from_deepxde",
+        ),
+        ({"loss": ["MSE", "MSE", "mean l2 relative error"]}, "compiled with the loss mean_l2_relative_error"),
+        ({"loss": lambda a, b: abs(a - b).max()}, "compiled with the loss <lambda>"),
+        (
+            {"regularization": ("l2", 0.01)},
+            r"has regularization \('l2', 0.01\), which is not taken over; set model.net",
+        ),
+    ],
+)
+def test_another_loss_is_refused_and_its_network_taken(take, options, said):
+    model = compiled(**options)
+    with pytest.raises(ValueError, match=said) as caught:
+        take(model)
+    assert "\n" not in str(caught.value)
+    assert from_deepxde(model.data, model.net).settings["weights"] == {}
+
+
 def without_conditions():
     return dde.data.TimePDE(in_time(), burgers().pde, [], num_domain=10)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pinn_lora.dde.checks import check_loss, check_types, outputs_of
 from pinn_lora.dde.geometry import GeometryDomain
 from pinn_lora.dde.load import load_deepxde, without_warnings
 from pinn_lora.dde.networks import is_adapted, own_network, without_factors
@@ -216,8 +217,9 @@ def from_deepxde(
 
     outputs: how many outputs a network for `data` has, where none is given; else they are counted by running pde.
     coefficients: by name, those that `data` was made with, which tell the members of a family apart (`solve_family`). Raises
-    ValueError for other kinds of data, for a network of another type than the data's points, for a backend other than
-    PyTorch and for conditions without points.
+    ValueError for other kinds of data, for a network of another type than the data's points, for a Model that is compiled
+    with another loss than MSE or whose network is regularized, for a backend other than PyTorch and for conditions without
+    points.
     """
     coefficients = {} if coefficients is None else coefficients
     if net is None:
@@ -227,28 +229,13 @@ def from_deepxde(
     network = net if model is None else net.net
     if not isinstance(network, nn.Module):
         raise ValueError(f"net is a {type(net).__name__}; give a torch network or a deepxde.Model")
-    _check_types(network, data)
-    problem = _problem(data, _outputs(network, data), coefficients)
+    check_types(network, data)
+    if model is not None:
+        check_loss(model)
+    problem = _problem(data, outputs_of(network, data), coefficients)
     told = None if model is None else model.loss_weights
     settings = {"method": "deepxde", "weights": problem.weights(told) if told is not None else {}}
     base = None
     if is_adapted(network):
         base = Solution(problem, own_network(without_factors(network), problem.domain, like=network), settings=settings)
     return Solution(problem, own_network(network, problem.domain, like=network), base, settings=settings)
-
-
-def _check_types(network: nn.Module, data: Any) -> None:
-    """ValueError for a network and points of two types, which no training takes together."""
-    types = [str(next(iter(network.state_dict().values())).dtype).removeprefix("torch."), str(data.train_x.dtype)]
-    if types[0] != types[1]:
-        raise ValueError(
-            f"the network is {types[0]} and the data's points are {types[1]}; make both after dde.config.set_default_float, or "
-            f"bring the network to {types[1]}"
-        )
-
-
-def _outputs(network: nn.Module, data: Any) -> int:
-    like = next(iter(network.state_dict().values()))
-    with torch.no_grad():
-        found = network(torch.as_tensor(data.train_x[:2]).to(like))
-    return found.shape[-1]
