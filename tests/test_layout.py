@@ -43,6 +43,7 @@ LEVELS: list[set[str]] = [
         "activations",
         "ball",
         "compiling",
+        "dde.checks",
         "dde.geometry",
         "declaration",
         "effects",

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pinn_lora.dde.load import load_deepxde
+from pinn_lora.places import sentence
 
 
 def check_types(network: nn.Module, data: Any) -> None:
@@ -48,8 +49,14 @@ def _compiled_losses(model: Any) -> list[Any]:
 
 
 def outputs_of(network: nn.Module, data: Any) -> int:
-    """How many outputs the network has at the data's points."""
+    """How many outputs the network has at the data's points. ValueError where it does not run on them."""
     like = next(iter(network.state_dict().values()))
-    with torch.no_grad():
-        found = network(torch.as_tensor(data.train_x[:2]).to(like))
+    points = torch.as_tensor(data.train_x[:2]).to(like)
+    try:
+        with torch.no_grad():
+            found = network(points)
+    except Exception as error:
+        raise ValueError(
+            f"the network does not run on the data's points, which have {points.shape[1]} coordinates: {sentence(error)}"
+        ) from error
     return found.shape[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass
@@ -20,7 +21,7 @@ from pinn_lora.dde.networks import is_adapted, own_network, without_factors
 from pinn_lora.dde.taylor import AutogradOperator
 from pinn_lora.fields import Coordinates, Field
 from pinn_lora.jets import Indices
-from pinn_lora.places import naming, place_of
+from pinn_lora.places import ProblemError, naming, place_of, sentence
 from pinn_lora.problem import Condition, Problem
 from pinn_lora.solution import Solution
 
@@ -87,10 +88,17 @@ class DeepXDEProblem(Problem):
             return operator.needed(points, len(self.fields), rows=len(points) // 2 if paired else len(points))
 
     def reference(self, p: Coordinates) -> Any:
-        """The data's own `solution`."""
+        """The data's own `solution`. ProblemError, with its file and line, where it is not finite."""
         points = np.stack([np.asarray(getattr(p, name)) for name in self.domain.names], axis=1)
-        found = np.asarray(self.data.soln(points), dtype=np.float64)
-        return tuple(found.reshape(len(points), -1).T)
+        with naming(self, place_of(self.data.soln)):
+            found = np.asarray(self.data.soln(points), dtype=np.float64).reshape(len(points), -1)
+            wrong = np.flatnonzero(~np.isfinite(found).all(axis=1))
+            if len(wrong):
+                where = self.domain.spell(torch.as_tensor(points[wrong[0]]))
+                raise ValueError(
+                    f"solution is not finite at {len(wrong)} of {len(points)} points, the first at {where}"
+                )
+        return tuple(found.T)
 
     @property
     def has_reference(self) -> bool:
@@ -138,7 +146,24 @@ def _condition(bc: Any, X: np.ndarray, domain: GeometryDomain, outputs: int) -> 
     moved = points.clamp(lower, upper)  # single precision puts some of them just outside
     points = torch.where((moved - points).abs() <= 1e-6 * (upper - lower), moved, points)
     operator = AutogradOperator(error, domain.names, home=True)
-    return Condition(name, operator, points=points, paired=2 * operator.rows(points, outputs) == len(points))
+    try:
+        _check_values(bc, X)
+        rows = operator.rows(points, outputs)
+    except Exception as wrong:
+        place = place_of(inspect.unwrap(bc.func)) if hasattr(bc, "func") else ""
+        raise ProblemError(f"{place and place + ': '}the condition {name}: {sentence(wrong)}") from wrong
+    return Condition(name, operator, points=points, paired=2 * rows == len(points))
+
+
+def _check_values(bc: Any, X: np.ndarray) -> None:
+    """ValueError where the values that a condition is given at its points X (n, d), not those it takes of y, are not finite."""
+    icbc = load_deepxde().icbc
+    values = getattr(bc, "values", 0.0)  # of a PointSetBC
+    if isinstance(bc, (icbc.IC, icbc.DirichletBC, icbc.NeumannBC)):
+        values = bc.func(X, 0, len(X), None)
+    wrong = int((~torch.as_tensor(values).isfinite()).sum())
+    if wrong:
+        raise ValueError(f"{wrong} of its values at {len(X)} points are not finite")
 
 
 @contextlib.contextmanager
@@ -217,7 +242,8 @@ def from_deepxde(
 
     outputs: how many outputs a network for `data` has, where none is given; else they are counted by running pde.
     coefficients: by name, those that `data` was made with, which tell the members of a family apart (`solve_family`). Raises
-    ValueError for other kinds of data, for a network of another type than the data's points, for a Model that is compiled
+    ValueError for other kinds of data, for a network of another type or number of inputs than the data's points, for a
+    condition that fails or whose values are not finite, with its name, file and line, for a Model that is compiled
     with another loss than MSE or whose network is regularized, for a backend other than PyTorch and for conditions without
     points.
     """

@@ -86,9 +86,11 @@ class AutogradOperator:
             found = self.call(x, differentiable(x, jets, beyond))
         columns: list[Tensor] = []
         for part in found if isinstance(found, (list, tuple)) else [found]:
+            if not isinstance(part, Tensor) or not part.dim():
+                raise ValueError(f"{_named(part)} is returned where a tensor with a row for each point is due")
             part = part.to(device=device, dtype=x.dtype).reshape(len(part), -1)
             if not part.shape[1]:
-                raise IndexError(f"a column beyond the {len(jets)} outputs is asked for")
+                raise ValueError(f"a column beyond the {len(jets)} outputs is asked for")
             columns += (part / math.sqrt(part.shape[1])).unbind(1)
         return tuple(r if watched else r.detach() for r in columns)
 
@@ -132,6 +134,10 @@ class AutogradOperator:
         for r, other in zip(found, self._columns([points], changed), strict=True):
             if not torch.equal(r.detach()[::2].nan_to_num(), other.detach()[::2].nan_to_num()):
                 raise ValueError("a row of the residual depends on the fields at other points than its own")
+
+
+def _named(found: Any) -> str:
+    return "a tensor without rows" if isinstance(found, Tensor) else f"a {type(found).__name__}"
 
 
 def _up_to(order: int, dimension: int) -> Indices:
