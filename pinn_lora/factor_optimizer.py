@@ -37,6 +37,11 @@ class ClosureObjective:
             held = dict(self.network.named_parameters())
             value = self.run(list(held.values()))
             slopes = [held[key].grad for block in self.blocks.blocks for key in block.keys]
+            if all(slope is None for slope in slopes):
+                raise ValueError(
+                    "the closure's loss leaves no gradient in these factors: it is another network's; make the FactorOptimizer "
+                    "with the network that is trained, as FactorOptimizer(model.net)"
+                )
             shapes = [held[key] for block in self.blocks.blocks for key in block.keys]
             g = torch.cat(
                 [(torch.zeros_like(p) if s is None else s).reshape(-1) for s, p in zip(slopes, shapes, strict=True)]
@@ -99,7 +104,7 @@ class FactorOptimizer(torch.optim.Optimizer):
     Where the loss at unchanged factors is another one, its points have changed, and what a line search or a quasi-Newton
     method remembers starts anew. A step that leads to no finite loss or factors raises FloatingPointError, the factors being
     as before it. `finished` says that the last step found nothing more. Raises ValueError for a network without factors, for
-    methods of all weights, and for implicit ones, which need residuals.
+    methods of all weights, and for implicit ones, which need residuals; `step` for a loss that is another network's.
     """
 
     def __init__(

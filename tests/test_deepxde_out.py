@@ -102,3 +102,14 @@ def test_what_does_not_fit_gets_one_sentence_and_changes_nothing():
     adapt_model(model, rank=2)
     with pytest.raises(ValueError, match="this model's network carries factors already"):
         adapt_model(model, rank=2)
+
+
+def test_an_optimizer_of_another_models_factors_is_refused_at_its_first_step():
+    model, other = model_of(), model_of()
+    for each in (model, other):
+        adapt_model(each, rank=2)
+    held = [p.detach().clone() for p in other.net.parameters()]
+    model.compile(FactorOptimizer(other.net, "odelora-rk4"), verbose=0)
+    with pytest.raises(ValueError, match=r"leaves no gradient in these factors.* as FactorOptimizer\(model\.net\)$"):
+        model.train(iterations=1, verbose=0)
+    assert all(torch.equal(a, b) for a, b in zip(held, other.net.parameters(), strict=True))
