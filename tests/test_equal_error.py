@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from pinn_lora.families.equal_error import HISTORY, adapted_row, reached, seconds_to, to_adapted
+from pinn_lora.families.equal_error import HISTORY, adapted_row, equal_error_verdict, reached, seconds_to, to_adapted
 
 
 def adapted(error, status="COMPLETED"):
@@ -53,3 +53,20 @@ def test_the_median_counts_never_as_infinite():
     rows = [{"seconds_to_adapted": value} for value in (3.0, "never", 5.0)]
     assert reached(rows) == 5.0 and reached(rows[:2]) == math.inf and reached(rows[1:2]) == math.inf
     assert math.isnan(reached([{"seconds_to_adapted": None}, {}]))
+
+
+@pytest.mark.parametrize(("base", "members"), [(51.0, 4), (52.0, 4), (55.0, 5), (12.9, 1), (700.0, 54)])
+def test_the_share_and_the_break_even_are_those_of_the_medians(tmp_path, base, members):
+    """Of three unequal seeds: s = 21, a = 8, so n >= b / 13 with b the bases' median; the share is the median of the shares,
+    6 / 17 = 35.3 %, 8 / 21 = 38.1 % and 11 / 40 = 27.5 %. No mean, least or largest gives these numbers."""
+    rows, scratch, bases = [], [], []
+    for seed, (a, s, b) in enumerate([(6.0, 17.0, base / 3), (8.0, 21.0, 2 * base), (11.0, 40.0, base)]):
+        rows.append({"seed": seed, "nu": 0.1, "seconds": a, **adapted(1e-3)})
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        path = history(folder, [0.0, s - 1.0, s, s + 50.0], [1.0, 2e-3, 9e-4, 1e-5])
+        scratch.append({"seed": seed, "nu": 0.1, "seconds": 100.0, **to_adapted(path, rows[-1])})
+        bases.append({"seconds": b})
+    (said,) = equal_error_verdict({"bases": bases, "rows": rows, "scratch": scratch, "varied": ["nu"]})
+    assert "took 21 s and adapting 8 s, 35.3 % of it (medians over 3 runs)" in said
+    assert said.endswith(f"is as quick from {members} member{'s' if members > 1 else ''} on.")
