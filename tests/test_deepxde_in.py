@@ -135,18 +135,19 @@ CASES = {  # data, its numbers of inputs and outputs, the names of its condition
 }
 
 
-def network(inputs, outputs, *, transform=False, activation="tanh"):
+def network(inputs, outputs, *, transform=None, activation="tanh"):
     torch.manual_seed(3)
     net = dde.nn.FNN([inputs] + [7] * 2 + [outputs], activation, "Glorot normal")
     for linear in net.linears:
         torch.nn.init.normal_(linear.bias, std=0.3)
-    if transform:
+    if transform in ("features", "both"):
         net.apply_feature_transform(lambda x: torch.cat([x, torch.sin(x[:, :1])], dim=1)[:, : x.shape[1]])
+    if transform in ("outputs", "both"):
         net.apply_output_transform(lambda x, y: y * torch.cos(x[:, 0:1]) + x[:, :1])
     return net
 
 
-@pytest.mark.parametrize("transform", [False, True], ids=["mlp", "transformed"])
+@pytest.mark.parametrize("transform", [None, "features", "outputs", "both"])
 @pytest.mark.parametrize("name", CASES)
 def test_losses_and_gradient_are_deepxdes_own(name, transform):
     """At DeepXDE's own points: every loss, and the gradient of their weighted sum, to 1e-10; then J, by 2 J^T R = g."""
@@ -159,7 +160,7 @@ def test_losses_and_gradient_are_deepxdes_own(name, transform):
         losses = model.outputs_losses_train(*data_in)[1]
     said = losses.detach().tolist()
     solution = from_deepxde(data, net)
-    assert isinstance(solution.network, pl.MLP) != transform
+    assert isinstance(solution.network, pl.MLP) == (transform is None)
     problem, terms = solution.problem, [n for n, _, _ in solution.problem.terms()]
     assert terms == ["residual", *names]
     residuals = len(losses) - len(names)
@@ -205,7 +206,7 @@ def test_predictions_and_type_are_the_models(dtype, activation):
 
 
 def test_the_users_network_and_data_are_left_alone():
-    data, net = burgers(), network(2, 1, transform=True)
+    data, net = burgers(), network(2, 1, transform="both")
     held = {name: value.clone() for name, value in net.state_dict().items()}
     base = from_deepxde(data, net)
     tuned = pl.finetune(base, from_deepxde(burgers(nu=0.2)), rank=2, max_steps=2, points=60)
