@@ -22,8 +22,8 @@ class PoissonLShape(Problem):
     """Poisson with absorption: -(u_xx + u_yy) + k u = f on [-1, 1]^2 without [0, 1]^2, u = 0 on the boundary; f constant.
 
     The domain is a polygon of DeepXDE; the boundary values are a soft condition. At the inner corner u grows like r^(2/3).
-    Reference: corner functions fitted on the boundary, off by at most 1e-12 at k = 0 and refused above 1e-8 (from k = 40 or
-    so on). Source: DeepXDE's example Poisson_Lshape, with f = 1, k = 0.
+    Reference: corner functions fitted on the boundary, off by at most 1e-12 at k = 0 and refused above 1e-8 (from
+    somewhere between k = 40 and 50 on: rounding decides). Source: DeepXDE's example Poisson_Lshape, with f = 1, k = 0.
     """
 
     f: float = 1.0
