@@ -279,8 +279,8 @@ def test_kdvs_layer_is_as_thin_as_its_solitons_are_steep():
     assert problems[1].layer_width / problems[0].layer_width == pytest.approx(steepest[0] / steepest[1], rel=0.2)
 
 
-# Burgers has accuracy tests of its own
-TRAINED = {
+TRAINED = {  # coefficients and accuracy; any other is trained as it is by default, to 0.3
+    "burgers": ({"nu": 0.1}, 1e-2),
     "allen_cahn": ({"D": 0.01, "rho": 1.0}, 0.1),
     "allen_cahn_ball": ({"dimension": 4}, 3e-2),
     "cavity": ({}, 0.1),
@@ -300,9 +300,9 @@ TRAINED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name in TRAINED])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_short_training_comes_near_the_true_solution(name):
-    coefficients, accuracy = TRAINED[name]
+    coefficients, accuracy = TRAINED.get(name, ({}, 0.3))
     problem = catalog.find(pinn_lora.problems, Problem, name)(**coefficients)
     solved = pl.pretrain(
         problem, width=16, depth=2, max_steps=150 if name in ("schroedinger", "wave") else 60, points=600
