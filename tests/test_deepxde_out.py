@@ -46,7 +46,7 @@ def test_every_explicit_method_trains_the_factors_and_nothing_else(name):
     )
 
 
-@pytest.mark.parametrize("transform", [False, True], ids=["mlp", "transformed"])
+@pytest.mark.parametrize("transform", [None, "both"], ids=["mlp", "transformed"])
 @pytest.mark.parametrize("initializer", ["zero_b", "balanced", "lora_ga"])
 def test_the_start_is_the_model_and_the_adapter_comes_back(tmp_path, transform, initializer):
     model = model_of(transform=transform)

@@ -79,7 +79,7 @@ def conditions_on(problem: Problem, field: int) -> set[tuple[str, str, int]]:
 
 @pytest.mark.parametrize("problem", soft_problems(), ids=lambda problem: type(problem).__name__)
 def test_there_are_as_many_conditions_as_the_equations_order(problem):
-    """An equation of order q in a coordinate needs q conditions there of order below q: all at the first instant in time; on the
+    """Order q in a coordinate needs q conditions there of order below q: all at the first instant in time; on the
     two faces, or between them, in space. A pressure, of order one in space alone, needs one value anywhere."""
     for field, order in enumerate(orders(problem)):
         given = conditions_on(problem, field)
