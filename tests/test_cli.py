@@ -36,11 +36,11 @@ def interrupted(tmp_path_factory):
     call = [*COMMAND, "run", SMOKE, "--out", folder]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 600
-    while not list(folder.glob("runs/*/run.json")) and time.monotonic() < deadline:
+    while not list(folder.glob("runs/[!.]*/run.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=300)
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/run.json")}
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("runs/[!.]*/run.json")}
     return folder, kept, process.returncode, stderr
 
 
