@@ -55,7 +55,7 @@ FIXED = {
 MARKERS = {"cholesky": "o", "kernel": "s", "cg": "^"}
 H = 1.0
 WAYS = {"gradient": "gradient", "step": "implicit step", "deepxde": "DeepXDE's gradient"}
-DEEPXDE_POINTS = 100_000  # at most: two GiB of tape there, twenty at a million
+DEEPXDE_POINTS = 100_000  # at most: it keeps the tape of all points at once
 
 
 def objective_of(depth: int, width: int, rank: int, points: int) -> pl.Objective:

@@ -44,9 +44,10 @@ def row(name: str, solutions: Sequence[pl.Solution], seconds: Sequence[float], *
     return found
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+def timed(call: Callable[..., Any], *given: Any, **named: Any) -> tuple[Any, float]:
+    """What the call returns, and its CPU seconds."""
     start = clock.seconds(CPU)
-    return call(), clock.seconds(CPU) - start
+    return call(*given, **named), clock.seconds(CPU) - start
 
 
 def place(chosen: str, by_choice: Mapping[str, Sequence[float]], seed: int) -> int:
@@ -65,10 +66,9 @@ def choices(
     """A row for every choice of ranks by layer, and one for what `select` names with each seed."""
     rows, names = [], {tuple(sorted(ranks.items())): name for name, ranks in ways.items()}
     for name, ranks in ways.items():
-        run = lambda seed, ranks=ranks: pl.finetune(base, member, rank=ranks, seed=seed, **options)  # noqa: E731
-        found = [timed(lambda seed=seed, run=run: run(seed)) for seed in seeds]
-        rows.append(row(name, *zip(*found, strict=True), nu=member.nu, unknowns=_unknowns(found[0][0])))
-    picked = [timed(lambda seed=seed: select(seed)) for seed in seeds]
+        found = [timed(pl.finetune, base, member, rank=ranks, seed=seed, **options) for seed in seeds]
+        rows.append(row(name, *zip(*found, strict=True), nu=member.nu, unknowns=Blocks(found[0][0].network).size))
+    picked = [timed(select, seed) for seed in seeds]
     chosen = [names[tuple(sorted(ranks.items()))] for ranks, _ in picked]
     by_choice = {r["name"]: r["relative_l2"] for r in rows}
     places = [place(name, by_choice, at) for at, name in enumerate(chosen)]
@@ -80,10 +80,6 @@ def choices(
         *rows,
         {"name": "selected", **told, "relative_l2": reached, "median": statistics.median(reached), "seconds": taken},
     ]
-
-
-def _unknowns(solution: pl.Solution) -> int:
-    return Blocks(solution.network).size
 
 
 def layers(base: pl.Solution, seeds: Sequence[int], quick: bool) -> list[dict[str, Any]]:
@@ -130,15 +126,12 @@ def tuned(
     **more: Any,
 ) -> list[dict]:
     """A row for every solution in the list that `solve` makes with a seed and a step size, one for each nu."""
-    first = {h: timed(lambda h=h: solve(seeds[0], h)) for h in STEP_SIZES[: 1 if quick else None]}
+    first = {h: timed(solve, seeds[0], h) for h in STEP_SIZES[: 1 if quick else None]}
     h = min(first, key=lambda h: first[h][0][-1].history[-1].held_out_loss)
-    found = [first[h], *(timed(lambda seed=seed: solve(seed, h)) for seed in seeds[1:])]
+    found = [first[h], *(timed(solve, seed, h) for seed in seeds[1:])]
     ways = zip(*(solutions for solutions, _ in found), strict=True)
     taken = [seconds for _, seconds in found]
-    rows = []
-    for nu, ended in zip(nus, ways, strict=True):
-        rows.append(row(name, ended, taken, nu=nu, step_size=h, **more))
-    return rows
+    return [row(name, ended, taken, nu=nu, step_size=h, **more) for nu, ended in zip(nus, ways, strict=True)]
 
 
 def restarts(base: pl.Solution, seeds: Sequence[int], quick: bool) -> list[dict[str, Any]]:
