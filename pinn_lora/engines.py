@@ -211,6 +211,11 @@ class FunctionalChunk:
     term: Term
     points: tuple[Tensor, ...]
 
+    @property
+    def count(self) -> int:
+        """The points of all sets together."""
+        return sum(len(points) for points in self.points)
+
 
 class FunctionalEngine:
     """Any network that maps points (N, d) to outputs (N, fields) point by point, through torch.func: nested forward mode

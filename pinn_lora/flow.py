@@ -116,23 +116,27 @@ class Flow:
 
 
 def solver_of(objective: Objective, theta: Tensor, name: str | None = None) -> type[Solver]:
-    """The solver named, or, of those that fit into memory, the one of fewest operations. MemoryError, before anything is
-    made, where none fits."""
-    rows, unknowns = objective.rows, objective.size
+    """The solver named, or, of those that fit into memory beside the points that go through the network together, the one of
+    fewest operations. MemoryError, before anything is made, where none fits."""
+    rows, unknowns, beside = objective.rows, objective.size, objective.chunk_gib
     room = room_gib(theta.device, objective.max_memory)
-    kinds = {n: find(solvers, Solver, n) for n in (names(solvers) if name is None else [name])}
-    needed = {n: kind.gib(rows, unknowns) for n, kind in kinds.items()}
+    every = {n: find(solvers, Solver, n) for n in names(solvers)}
+    kinds = every if name is None else {name: find(solvers, Solver, name)}
+    needed = {n: kind.gib(rows, unknowns) + beside for n, kind in every.items()}
     fitting = [n for n in kinds if room is None or needed[n] <= room]
     if fitting:
         return kinds[min(fitting, key=lambda n: kinds[n].operations(rows, unknowns))]
-    least = min(needed, key=lambda n: needed[n])
-    others = {n: find(solvers, Solver, n).gib(rows, unknowns) for n in names(solvers)}
-    slim = min(others, key=lambda n: others[n])
-    fewer = f"{FEWER} or take fewer points" if kinds[least].gib(rows // 2, unknowns) < needed[least] else FEWER
-    if others[slim] <= cast(float, room):
-        fewer = f"take solver={slim!r} ({others[slim]:.2g} GiB)"
+    least, slim = min(kinds, key=needed.__getitem__), min(every, key=needed.__getitem__)
+    advice = FEWER
+    if needed[slim] <= cast(float, room):
+        advice = f"take solver={slim!r} ({needed[slim]:.2g} GiB)"
+    elif kinds[least].gib(rows // 2, unknowns) < kinds[least].gib(rows, unknowns):
+        advice = f"{FEWER} or take fewer points"
     what = f"solver {least}, for {unknowns:,} unknowns and {rows:,} residuals,"
-    raise no_room(what, needed[least], cast(float, room), fewer, objective.max_memory, room_gib(theta.device))
+    # with more room more points go together, in up to a quarter of it
+    enough = max(needed[least], 4 / 3 * kinds[least].gib(rows, unknowns))
+    taken = needed[least] if objective.max_memory is None else enough
+    raise no_room(what, taken, cast(float, room), advice, objective.max_memory, room_gib(theta.device))
 
 
 class Flows:

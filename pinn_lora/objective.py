@@ -118,11 +118,18 @@ class Objective:
         float64, and their jets (some six tensors a layer) take at most a quarter of `room` GiB."""
         if room is None:
             return most
-        units = sum(len(value) for value in self.network.state_dict().values() if value.ndim == 2)
-        point = 8 * (2 * len(self.problem.fields) * self.size + 6 * derivatives * units)
-        while most > SMALLEST and most * point > room * 2**28:
+        while most > SMALLEST and most * self._point_gib(derivatives) > 0.25 * room:
             most = -(-most // 2)
         return most
+
+    def _point_gib(self, derivatives: int) -> float:
+        units = sum(len(value) for value in self.network.state_dict().values() if value.ndim == 2)
+        return 8 * (2 * len(self.problem.fields) * self.size + 6 * derivatives * units) / 2**30
+
+    @cached_property
+    def chunk_gib(self) -> float:
+        """The most that points going through the network together take, see `_chunk`: what a step holds beside its solver's."""
+        return max(chunk.count * self._point_gib(len(chunk.term.indices)) for chunk, _ in self.chunks)
 
     def with_points(self, points: Points) -> Objective:
         """The same loss at other points, counting its work in the same place."""

@@ -29,7 +29,7 @@ class Fit:
         self.X = torch.randn(40, 4, generator=generator, dtype=torch.float64)
         Y = torch.stack([torch.sin(self.X[:, 0] + self.X[:, 1]), self.X[:, 2] * self.X[:, 3]], dim=1)
         self.Y = 0.3 * (Y + noise * torch.randn(Y.shape, generator=generator, dtype=torch.float64))
-        self.size, self.rows, self.max_memory = self.blocks.size, self.Y.numel(), None
+        self.size, self.rows, self.max_memory, self.chunk_gib = self.blocks.size, self.Y.numel(), None, 0.0
 
     def residuals(self, theta):
         found = functional_call(self.network, self.blocks.parameters(theta), (self.X,))

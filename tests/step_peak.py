@@ -20,18 +20,20 @@ from pinn_lora.points import first_points
 from pinn_lora.solvers import Solver
 
 
-def peak_of(solver: str, **sizes: int) -> dict[str, float]:
-    """MiB: "peak" above what the process held before the step, "plan", "jacobian" (all of J) and "chunk" (of some points)."""
+def peak_of(solver: str, **sizes: object) -> dict[str, float]:
+    """MiB: "peak" above what the process held before the step, "plan" of the solver and of the points that go through the
+    network together ("chunk")."""
     # small blocks are given back at once, so that the peak is what the step holds and not what malloc keeps
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__)), solver, json.dumps(sizes)]
     return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
-def flow_of(width: int, depth: int, rank: int, points: int) -> tuple[Flow, torch.Tensor]:
+def flow_of(width: int, depth: int, rank: int, points: int, single: bool) -> tuple[Flow, torch.Tensor]:
     """Burgers with factors of this rank; 0: all weights."""
     problem = Burgers(nu=0.1)
     network = pl.MLP(problem.domain, width=width, depth=depth, periodic=problem.periodic)
+    network = network.float() if single else network
     if rank:
         network = pl.adapt(network, rank=rank, initializer="balanced")
     found = pl.Objective(problem, network, Blocks(network), first_points(problem, points, seed=1))
@@ -40,7 +42,7 @@ def flow_of(width: int, depth: int, rank: int, points: int) -> tuple[Flow, torch
 
 def main() -> None:
     solver, wanted = sys.argv[1], json.loads(sys.argv[2])
-    objective.CHUNK = 64
+    objective.CHUNK = wanted.pop("together", objective.CHUNK)
     if solver == "cholesky":  # a factor that fails takes the most
         torch.linalg.cholesky_ex = lambda matrix: (matrix, torch.ones((), dtype=torch.int32))
     for sizes in ({**wanted, "width": 16, "points": 40}, wanted):  # the first loads what is loaded once
@@ -50,10 +52,8 @@ def main() -> None:
         d = flow.system(theta, solver).solve(1.0, 0.1)
         peak = memory.peak_memory_mib() - before
     assert d.isfinite().all()
-    rows, unknowns = flow.objective.rows, flow.objective.size
-    plan = 1024 * find(solvers, Solver, solver).gib(rows, unknowns)
-    mib = 8 * unknowns / 2**20
-    print(json.dumps({"peak": peak, "plan": plan, "jacobian": rows * mib, "chunk": 2 * objective.CHUNK * mib}))
+    plan = find(solvers, Solver, solver).gib(flow.objective.rows, flow.objective.size)
+    print(json.dumps({"peak": peak, "plan": 1024 * plan, "chunk": 1024 * flow.objective.chunk_gib}))
 
 
 if __name__ == "__main__":

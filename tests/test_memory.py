@@ -10,12 +10,13 @@ from step_peak import peak_of
 
 import pinn_lora as pl
 from pinn_lora import memory, solvers
-from pinn_lora.catalog import names
+from pinn_lora.catalog import find, names
 from pinn_lora.flow import Flow, solver_of
 from pinn_lora.lifts.balanced import Balanced
 from pinn_lora.lora import Blocks
 from pinn_lora.metrics.identity import Identity
 from pinn_lora.points import first_points
+from pinn_lora.solvers import Solver
 
 CPU = torch.device("cpu")
 
@@ -62,9 +63,42 @@ CASES = [(name, sizes) for name in names(solvers) for sizes in SIZES.get(name, S
 def test_a_step_takes_what_its_solver_says(solver, sizes):
     """The plan and the points that go through the network together, and a good part of that: a plan that says too much keeps
     a solver from being chosen. Of the normal matrix where its factor fails: the orthogonal way is in the plan, too."""
-    found = peak_of(solver, **sizes)
+    found = peak_of(solver, together=64, single=False, **sizes)
     assert found["plan"] > 50
     assert 0.6 * found["plan"] < found["peak"] < 1.05 * found["plan"] + found["chunk"], found
+
+
+@pytest.mark.skipif(not memory._CLEAR.exists(), reason="the system does not track a peak")
+@pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])
+def test_the_points_that_go_together_are_planned_beside_the_solver(single):
+    """1,024 points, or 2,048 in float32, whose Jacobian in all weights is more than all that conjugate gradients hold."""
+    found = peak_of("cg", single=single, width=64, depth=4, rank=0, points=2500)
+    assert 1.5 * found["plan"] < found["peak"] < 1.05 * (found["plan"] + found["chunk"]), found
+
+
+def test_a_solver_whose_points_do_not_fit_is_refused(monkeypatch):
+    objective = factors(3000)
+    theta, kinds = objective.blocks.read(objective.network), [find(solvers, Solver, name) for name in names(solvers)]
+    alone = min(kind.gib(objective.rows, objective.size) for kind in kinds)
+    for room, fits in ((alone + 0.9 * objective.chunk_gib, False), (alone + 1.1 * objective.chunk_gib, True)):
+        monkeypatch.setattr(memory, "available_mib", lambda device, room=room: 1024 * room)
+        if fits:
+            assert solver_of(objective, theta).gib(objective.rows, objective.size) == alone
+        else:
+            with pytest.raises(MemoryError, match="GiB are free; train fewer unknowns"):
+                solver_of(objective, theta)
+
+
+@pytest.mark.parametrize("name", names(solvers))
+def test_the_max_memory_that_is_advised_is_enough(name, monkeypatch):
+    """With more room more points go together, and what they take is in the advice."""
+    monkeypatch.setattr(memory, "available_mib", lambda device: 65536.0)
+    tight = factors(3000, max_memory=1e-6)
+    theta = tight.blocks.read(tight.network)
+    with pytest.raises(MemoryError) as refused:
+        solver_of(tight, theta, name)
+    advised = float(str(refused.value).rpartition("give max_memory=")[2].split()[0])
+    assert solver_of(dataclasses.replace(tight, max_memory=advised), theta, name) is find(solvers, Solver, name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,8 @@ class ConjugateGradients(Solver):
     @classmethod
     def at(cls, objective, theta, masses):
         free = room_gib(theta.device, objective.max_memory)
-        left = 2.0 if free is None else max(0.5 * (free - cls.gib(objective.rows, objective.size)), 0.0)
+        planned = cls.gib(objective.rows, objective.size) + objective.chunk_gib
+        left = 2.0 if free is None else max(0.5 * (free - planned), 0.0)
         tangent = objective.linearize(theta, room=left)
         R = tangent.residuals
         F = nystroem_factor(objective, theta, min(RANK, objective.size))
