@@ -18,7 +18,14 @@ from pinn_lora.catalog import choose
 
 HERE = Path(__file__).parent
 MINUTES = ("derivatives", "jacobians", "steps", "implicit", "scaling", "control", "batch", "accuracy", "points")
-HOURS = ("problems", "families", "against_deepxde", "deepxde_examples", "structure")  # run where they are named
+HOURS = (
+    "problems",
+    "families",
+    "against_deepxde",
+    "deepxde_examples",
+    "structure",
+    "pretraining",
+)  # run where they are named
 
 
 def run(names: Sequence[str], scripts: Path = HERE) -> list[str]:

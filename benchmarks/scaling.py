@@ -1,10 +1,13 @@
-"""How the cost of one gradient and of one implicit step grows with the points, the width and the rank.
+"""How the cost of one gradient and of one implicit step grows with the points, the width, the rank and the runs made at once.
 
     python benchmarks/scaling.py            # some minutes; writes results/benchmarks/scaling.json and scaling.png
     python benchmarks/scaling.py --quick    # the two smallest sizes of each: shows that it runs
+    python benchmarks/scaling.py --only runs    # some of the axes
 
 Burgers, factors of the hidden layers, float64, one thread, CPU seconds, medians. The points grow at 3 x 24 and rank 4, the
-width at depth 4, rank 4 and 2,000 points, the rank at 4 x 128 and 2,000 points. `step` is one implicit step of h = 1 with the
+width at depth 4, rank 4 and 2,000 points, the rank at 4 x 128 and 2,000 points, the runs of one `pl.together` at 3 x 24, rank 4
+and 200 points, where `gradient` is a step of lora-adam and `step` one of odelora-implicit, of all runs, in their histories'
+seconds of training. `step` is one implicit step of h = 1 with the
 balanced lift: the Gauss-Newton system made and solved by the solver that `Flow.system` chooses, which its row names.
 `deepxde` is dde.grad's gradient of the residual alone, in the same factors, at as many points. It keeps all of its tape: up to
 100,000 points.
@@ -19,8 +22,10 @@ import argparse
 import ctypes
 import gc
 import math
+import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +51,15 @@ SIZES: dict[str, list[int]] = {
     "points": [1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000],
     "width": [16, 32, 64, 128, 256, 512, 1024],
     "rank": [1, 2, 4, 8, 16, 32, 64],
+    "runs": [1, 2, 4, 8, 16, 32, 64],
 }
 FIXED = {
     "points": {"depth": 3, "width": 24, "rank": 4},
     "width": {"depth": 4, "rank": 4, "points": 2000},
     "rank": {"depth": 4, "width": 128, "points": 2000},
+    "runs": {"depth": 3, "width": 24, "rank": 4, "points": 200},
 }
+STEPS = {"gradient": ("lora-adam", 50), "step": ("odelora-implicit", 10)}  # of every run that is made at once
 MARKERS = {"cholesky": "o", "kernel": "s", "cg": "^"}
 H = 1.0
 WAYS = {"gradient": "gradient", "step": "implicit step", "deepxde": "DeepXDE's gradient"}
@@ -104,6 +112,33 @@ def measure(axis: str, size: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def measure_runs(size: int, repeats: int) -> dict[str, Any]:
+    """So many fine-tunings at once, each with its own points: seconds of a step of all of them."""
+    shape = FIXED["runs"]
+    network = pl.MLP(
+        (problem := Burgers(nu=0.02 / math.pi)).domain, width=shape["width"], depth=shape["depth"], periodic=["x"]
+    )
+    base, target = pl.pretrain(problem, network=network, points=300, max_steps=30), Burgers(nu=0.03 / math.pi)
+    seconds: dict[str, float] = {}
+    for name, (method, steps) in STEPS.items():
+        options = {"method": method, "rank": shape["rank"], "points": shape["points"], "max_steps": steps}
+        calls = [partial(pl.finetune, base, target, seed=seed, resample_every=None, **options) for seed in range(size)]
+        taken = []
+        for _ in range(repeats + 1):  # the first one warms up
+            taken.append(sum(run.history[-1].seconds for run in pl.together(calls)) / steps)
+        seconds[name] = statistics.median(taken[1:])
+    unknowns = 2 * shape["rank"] * shape["width"] * (shape["depth"] - 1)
+    row = {
+        "axis": "runs",
+        **shape,
+        "runs": size,
+        "unknowns": unknowns,
+        "residuals": shape["points"],
+        "solver": "cholesky",
+    }
+    return {**row, "seconds": seconds, "peak_mib": {}}
+
+
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """The slope of log seconds against log size, for rising sizes from the geometric middle of their range on, two at least."""
     x, y = np.log(np.asarray(sizes, dtype=float)), np.log(np.asarray(seconds, dtype=float))
@@ -118,6 +153,7 @@ def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         found[axis] = {
             name: exponent([row[axis] for row in some], [row["seconds"][name] for row in some])
             for name, some in own.items()
+            if some
         }
     return found
 
@@ -125,10 +161,12 @@ def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def draw(rows: Sequence[dict[str, Any]], fitted: dict[str, dict[str, float]]) -> Figure:
     """Seconds against size, a panel an axis; a step's marker is its solver."""
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(11, 3.8), layout="constrained")
+        figure = Figure(figsize=(3.7 * len(fitted), 3.8), layout="constrained")
         for panel, axis in zip(figure.subplots(1, len(fitted), sharey=True, squeeze=False)[0], fitted, strict=True):
             own = [row for row in rows if row["axis"] == axis]
             for (name, long), colour in zip(WAYS.items(), COLOURS, strict=False):
+                if name not in fitted[axis]:
+                    continue
                 some = [row for row in own if name in row["seconds"]]
                 at, taken = [row[axis] for row in some], [row["seconds"][name] for row in some]
                 label = f"{long}, exponent {fitted[axis][name]:.2f}"
@@ -154,6 +192,7 @@ def line(row: dict[str, Any]) -> str:
 def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the two smallest sizes of each, once")
+    parser.add_argument("--only", nargs="+", choices=list(SIZES), default=list(SIZES), help="axes")
     parser.add_argument("--repeats", type=int, help="repetitions (default: 3, quick 1)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/scaling.json"))
     arguments = parser.parse_args(given)
@@ -163,9 +202,9 @@ def main(given: list[str] | None = None) -> None:
     print(f"CPU seconds, one thread, float64, median of {repeats}; peak MiB of one call")
     names = "".join(f"{name:>11}" for name in WAYS) + "".join(f"{'MiB':>10}" for _ in WAYS)
     print(f"{'axis':>7} {'size':>9} {'unknowns':>9} {'solver':>9}{names}")
-    for axis, sizes in SIZES.items():
-        for size in sizes[: 2 if arguments.quick else None]:
-            rows.append(measure(axis, size, repeats))
+    for axis in arguments.only:
+        for size in SIZES[axis][: 2 if arguments.quick else None]:
+            rows.append(measure_runs(size, repeats) if axis == "runs" else measure(axis, size, repeats))
             print(line(rows[-1]), flush=True)
     fitted = exponents(rows)
     for axis, found in fitted.items():

@@ -41,7 +41,9 @@ def test_every_axis_is_measured_and_drawn(tmp_path):
     by_width = {row["width"]: row for row in found["rows"] if row["axis"] == "width"}
     assert by_width[32]["unknowns"] == 3 * 2 * 32 * 4 and by_width[32]["residuals"] == 2000
     own = [row for row in found["rows"] if row["axis"] == "rank"]
-    assert all(set(row["seconds"]) == set(bench.WAYS) for row in found["rows"])
+    for row in found["rows"]:
+        assert set(row["seconds"]) == set(bench.STEPS if row["axis"] == "runs" else bench.WAYS)
+        assert all(taken > 0 for taken in row["seconds"].values())
     for name in bench.WAYS:
         slope = np.log(own[1]["seconds"][name] / own[0]["seconds"][name]) / np.log(2.0)
         assert found["exponents"]["rank"][name] == pytest.approx(slope)
