@@ -121,13 +121,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Case:
-    """One member of a family to adapt to: what study.json says of it, and the fields on its grid."""
+    """One member of a family to adapt to: what study.json says of it, and the fields on its grid.
+    `bound`: what its reference may itself err by, a relative L2 error; nan where it has a closed form or states none."""
 
     id: str
     title: str
     about: Row
     zero_shot: float
     path: Path
+    bound: float = math.nan
 
     @cached_property
     def grid(self) -> dict[str, NDArray[Any]]:
@@ -242,6 +244,11 @@ def median(values: Iterable[float]) -> float:
     """Infinite values count as such; one missing value makes the median missing."""
     values = list(values)
     return float(np.median(values)) if values else math.nan
+
+
+def largest(values: Iterable[float | None]) -> float:
+    """The largest of the values that are there; nan where none is."""
+    return max((number(value) for value in values if not math.isnan(number(value))), default=math.nan)
 
 
 def number(value: float | None) -> float:

@@ -134,7 +134,8 @@ def ratio(a: float, b: float) -> float:
 def compare(a: Variant, b: Variant) -> Row:
     """Tuned medians of two variants at the end, and at the largest work and seconds that both have reached."""
     seeds = [len(variant.tuned.runs) if variant.tuned else 0 for variant in (a, b)]
-    row: Row = {"a": a.label, "b": b.label, "seeds": min(seeds), "ratio_at_end": ratio(a.error, b.error)}
+    row: Row = {"a": a.label, "b": b.label, "seeds": min(seeds)}
+    row |= {"a_at_end": a.error, "b_at_end": b.error, "ratio_at_end": ratio(a.error, b.error)}
     for axis in ("work", "seconds"):
         budget = min(end(a, axis), end(b, axis)) if min(seeds) else math.nan
         left, right = (median(at(variant, axis, budget)) for variant in (a, b))

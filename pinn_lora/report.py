@@ -20,15 +20,31 @@ import jinja2
 import numpy as np
 
 from pinn_lora import figures
-from pinn_lora.cells import Case, Cell, ReportError, Row, Run, Variant, at, end, in_common_units, median, number, short
+from pinn_lora.cells import (
+    Case,
+    Cell,
+    ReportError,
+    Row,
+    Run,
+    Variant,
+    at,
+    end,
+    in_common_units,
+    largest,
+    median,
+    number,
+    short,
+)
 from pinn_lora.effects import EFFECTS, compare, effects, method_of
 from pinn_lora.folders import PACKED_RUNS, read_json, read_run, unpack
+from pinn_lora.marks import MARK, marked, near, told_error
 
 __all__ = ["ReportError", "report"]
 
 INSIDE = "a results folder holds study.json, config.toml, cases/ and runs/ with at least one finished run"
 COUNTS = ("gradients", "residuals", "jacobians", "solves")
 AXES = ("work", "seconds")
+ERRORS = ("relative_l2", "zero_shot", "a_at_", "b_at_")  # how columns of relative L2 errors begin
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,7 @@ def load(folder: Path) -> Results:
     runs = in_common_units([Run.read(path, data) for path, data in found if data is not None])
     if not runs:
         raise ReportError(f"'{folder}' has no finished run (a run folder with a run.json): {INSIDE}.")
-    cases = tuple(_case(folder, about) for about in study["cases"])
+    cases = tuple(_case(folder, about, runs) for about in study["cases"])
     strangers = {run.case for run in runs} - {case.id for case in cases}
     if strangers:
         raise ReportError(f"'{folder}' has runs of the case '{min(strangers)}', which its study.json does not list.")
@@ -79,9 +95,12 @@ def _run(place: Path) -> Any:
     return run
 
 
-def _case(folder: Path, about: Row) -> Case:
+def _case(folder: Path, about: Row, runs: Sequence[Run]) -> Case:
+    """The case, and what its reference states of its own error: to its runs, where an older version described it."""
     title, zero_shot = str(about.get("title") or about["id"]), number(about.get("zero_shot"))
-    return Case(about["id"], title, about, zero_shot, folder / "cases" / f"{about['id']}.npz")
+    told = [about, *(run.record for run in runs if run.case == about["id"])]
+    bound = largest([one.get("reference_error") for one in told])
+    return Case(about["id"], title, about, zero_shot, folder / "cases" / f"{about['id']}.npz", bound)
 
 
 def _tuned_by(study: Row, case: Case) -> int | None:
@@ -235,7 +254,8 @@ def contests(variants: Sequence[Variant]) -> list[Row]:
         group = [variant for variant in variants if variant.runs[0].trains == trains and variant.tuned]
         implicit, other = ([v for v in group if v.runs[0].implicit is kind] for kind in (True, False))
         if implicit and other:
-            rows.append({"case": group[0].case.title, "trains": trains} | compare(implicit[0], other[0]))
+            row = {"case": group[0].case.title, "trains": trains, "bound": group[0].case.bound}
+            rows.append(row | compare(implicit[0], other[0]))
     return rows
 
 
@@ -274,6 +294,12 @@ def _contest_words(trains: str, rows: Sequence[Row]) -> list[str]:
     return [said, f"Here the implicit methods lost {losses}." if losses else "Here the implicit methods lost none."]
 
 
+def _with_bound(row: Row, bound: float) -> Row:
+    """The row of a table with what its reference may err by, and which of its errors are too near that."""
+    errors = [key for key in row if key.startswith(ERRORS)]
+    return marked(row, dict.fromkeys(errors, bound)) | {"reference_error": bound}
+
+
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -291,7 +317,7 @@ def report(folder: Path) -> Path:
     pictures = results.folder / "figures"
     pictures.mkdir(exist_ok=True)
     limit = 300_000 // len(results.cases)
-    tables: dict[str, list[Row]] = {"runs": [run_row(run) for run in everything]}
+    tables: dict[str, list[Row]] = {"runs": []}
     sections = []
     for case, variants in zip(results.cases, results.variants, strict=True):
         rungs = {axis: chosen(variants, axis) for axis in AXES}
@@ -302,12 +328,13 @@ def report(folder: Path) -> Path:
             "ladder": ladder_rows(variants),
         }
         for name, rows in parts.items():
-            tables[name] = tables.get(name, []) + rows
+            tables[name] = tables.get(name, []) + [_with_bound(row, case.bound) for row in rows]
         drawn = figures.draw(case, variants, look)
         images = {
             name: figures.embed(fig, pictures / f"{case.id}-{name}.png", limit=limit) for name, fig in drawn.items()
         }
         runs = [run for variant in variants for run in variant.runs]
+        tables["runs"] += [_with_bound(run_row(run), case.bound) for run in runs]
         best = min(variants, key=lambda v: math.inf if math.isnan(v.error) else v.error, default=None)
         sections.append({"case": case, "rungs": rungs, "images": images, "runs": runs, "best": best, **parts})
     for name, rows in tables.items():
@@ -324,7 +351,8 @@ def _html(results: Results, sections: list[Row]) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     options: Row = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, **options)
-    environment.filters["number"] = lambda value: short(number(value))
+    environment.filters |= {"number": lambda value: short(number(value)), "error": told_error}
+    environment.globals |= {"mark": MARK, "near": near}
     environment.filters["step"] = lambda value: short(number(value)).replace(".0e", "e").removesuffix("e0")
     page = environment.get_template("report.html")
     battles = [row for group in results.variants for row in contests(group)]

@@ -33,7 +33,7 @@ from pinn_lora.folders import PACKED_RUNS, clear_partial, in_use, read_json, unp
 from pinn_lora.method import Method
 from pinn_lora.plan import Case, Job
 from pinn_lora.problem import Problem
-from pinn_lora.solution import Record, Solution
+from pinn_lora.solution import Record, Solution, stated_error
 
 GRID = 101  # points a coordinate of the saved fields
 
@@ -201,6 +201,8 @@ def describe_case(case: Case, folder: Path) -> None:
         "rank": case.config.rank,
         "zero_shot": zero_shot.relative_l2() if case.target.has_reference else None,
         "base_error": base.relative_l2() if case.base.has_reference else None,
+        "reference_error": stated_error(case.target),
+        "base_reference_error": stated_error(case.base),
         "base_seconds": notes["seconds"],
         "unknowns_full": sum(p.numel() for p in base.network.parameters()),
     }
@@ -284,7 +286,9 @@ def describe_run(job: Job) -> dict[str, Any]:
         "machine": machine(),
         "message": "",
         **dict.fromkeys(("unknowns", "status", "relative_l2", "held_out_loss", "steps", "accepted", "seconds", "work")),
-        **dict.fromkeys(("unit_seconds", "clock", "threads", "compile_seconds", "counts", "peak_memory_mib")),
+        **dict.fromkeys(
+            ("reference_error", "unit_seconds", "clock", "threads", "compile_seconds", "counts", "peak_memory_mib")
+        ),
     }
 
 
@@ -298,6 +302,7 @@ def outcome(solution: Solution) -> dict[str, Any]:
         "machine": machine(str(device)),
         "unknowns": settings["unknowns"],
         "relative_l2": number(last.relative_l2),
+        "reference_error": stated_error(solution.problem),
         "held_out_loss": number(last.held_out_loss),
         "steps": last.step,
         "accepted": settings["accepted"],

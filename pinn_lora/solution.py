@@ -155,6 +155,16 @@ def _cached_reference(known: Identified) -> np.ndarray:
     return known.problem.reference_values(grid_points(known.problem))
 
 
+def stated_error(problem: Problem) -> float | None:
+    """What the reference may itself err by, a relative L2 error as `relative_error` gives it; None where it has a closed form,
+    states none, or fails: only reports read it, so that it stops nothing."""
+    try:
+        stated = problem.reference_error() if problem.has_reference else None
+        return float(stated) if stated is not None and math.isfinite(stated) else None
+    except Exception:  # the user's own code
+        return None
+
+
 def relative_error(found: np.ndarray, reference: np.ndarray) -> float:
     """||found - reference||_2 / ||reference||_2 over all points and fields; nan where `found` is not finite."""
     error = float(np.linalg.norm(found - reference) / np.linalg.norm(reference))

@@ -9,6 +9,7 @@ import pytest
 from pinn_lora.cells import ReportError
 from pinn_lora.families.equal_error import equal_error_verdict
 from pinn_lora.families.report import family_report, is_family, member_rows, seed_rows, verdict
+from pinn_lora.marks import MARK
 
 
 def row(seed, nu, error, *, status="COMPLETED", seconds=4.0, zero_shot=0.1):
@@ -163,6 +164,49 @@ def test_a_page_before_the_end_says_so_and_works_without_anything_from_scratch(r
     page = family_report(write(record, tmp_path)).read_text()
     assert "not finished: 2 of 4 members are solved and 0 of 2 trained from scratch" in page
     assert "of the seconds of training" not in page
+
+
+def csv_of(folder, name):
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_error_near_its_references_own_is_marked_wherever_it_stands(record, tmp_path):
+    """At nu = 0.005 the reference may err by 6e-6, so that nothing below 6e-4 is known to two digits; at 0.02 all is."""
+    for entry in [*record["rows"], *record["scratch"]]:
+        entry["reference_error"] = 6e-6 if entry["nu"] == 0.005 else 1e-9
+    record["bases"][0]["reference_error"] = 1e-5
+    first, second = seed_rows(record, "relative_l2")
+    assert first["near_reference"] == "base"  # its median, 5e-4, is of 1e-4 and of 9e-4, off by 6e-6: off by 3e-6
+    assert second["near_reference"] == "worst"
+    thin, wide = member_rows(record, "relative_l2")
+    assert (thin["reference_error"], wide["reference_error"]) == (6e-6, 1e-9)
+    record["rows"][1]["relative_l2"] = 5.6e-4
+    page = family_report(write(record, tmp_path)).read_text(encoding="utf-8")
+    said = verdict(record, *tables(record))
+    assert f"the largest of any member and seed is 5.6e-4{MARK}, at nu = 0.005" in said[0]
+    assert "unchanged has a median of 1.0e-1. " in said[0] and f"from scratch 3.0e-4{MARK})" in said[-1]
+    assert f"<td>5.3e-4{MARK} <small>[5.0e-4{MARK}, 5.6e-4{MARK}]</small>" in page and f"<td>1.0e-4{MARK}<td>50" in page
+    assert "<td>2.0e-4 <small>[1.0e-4, 3.0e-4]</small>" in page, "what is known is not marked"
+    assert page.count(f"<td>2.0e-4{MARK}<td>1.0e-3") == page.count(f"<td>5.0e-4{MARK}<td>1.0e-2") == 1, "every run"
+    assert page.count(f"<small>{MARK} Below 100 times what the reference itself may err by") == 4
+    near = {
+        name: [row["near_reference"] for row in csv_of(tmp_path, name)] for name in ("family", "scratch", "members")
+    }
+    assert near["family"] == ["", "relative_l2", "", "relative_l2"] and near["scratch"] == ["relative_l2"] * 2
+    assert near["members"] == ["error error_min error_max from_scratch", ""]
+    assert [row["worst_reference_error"] for row in csv_of(tmp_path, "seeds")] == ["6e-06", "6e-06"]
+
+
+def test_nothing_is_marked_where_no_bound_is_told(record, tmp_path):
+    """A closed form has none, older versions wrote none, and a residual is not measured by the reference."""
+    for bound in ("left out", None, 1e-12):
+        for entry in [*record["rows"], *record["scratch"], *record["bases"]]:
+            entry |= {} if bound == "left out" else {"reference_error": bound}
+        assert MARK not in family_report(write(record, tmp_path)).read_text(encoding="utf-8")
+    for entry in record["rows"] + record["bases"] + record["scratch"]:
+        entry |= {"relative_l2": None, "zero_shot": None, "reference_error": 1.0}
+    assert MARK not in family_report(write(record, tmp_path)).read_text(encoding="utf-8")
 
 
 def test_markup_in_a_title_is_text(record, tmp_path):

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import re
+import shutil
 import tomllib
 
 import pytest
@@ -208,3 +209,15 @@ def test_the_command_writes_the_report_and_mistakes_are_one_sentence(finished, t
         assert sentence in (err if code else out)
         assert len(err.splitlines()) == (1 if code else 0)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"], "nothing else is written"
+
+
+def test_every_row_says_what_its_reference_may_err_by(finished, tmp_path, monkeypatch):
+    """The problem's own word, in the base's row, the members' and those from scratch; of a closed form there is none."""
+    rows_of = lambda record: [*record["bases"], *record["rows"], *record["scratch"]]  # noqa: E731
+    assert {row["reference_error"] for row in rows_of(record_of(finished))} == {None}
+    again = shutil.copytree(finished, tmp_path / "again")
+    monkeypatch.setattr(Reaction, "reference_error", lambda self: 1e-9 * self.rho)
+    rows = rows_of(record_of(run(again)))
+    assert len(rows) == 2 + 6 + 4 and all(row["reference_error"] == 1e-9 * row["rho"] for row in rows)
+    family = pl.Family.load(finished / "seed-0" / "family", base=pl.Solution.load(finished / "seed-0" / "base"))
+    assert family.base_row()["reference_error"] == 2e-9

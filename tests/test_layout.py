@@ -51,6 +51,7 @@ LEVELS: list[set[str]] = [
         "fields",
         "figures",
         "initializers",
+        "marks",
         "rslora",
     },
     {"families.equal_error", "families.rank_report", "program"},
@@ -192,7 +193,7 @@ def test_every_level_holds_modules_that_exist():
     assert set(listed) - tops - {"__main__"} == set(), "LEVELS names modules that are gone"
 
 
-@pytest.mark.parametrize("name", ["report", "figures", "cells", "effects"])
+@pytest.mark.parametrize("name", ["report", "figures", "cells", "effects", "marks"])
 def test_a_report_needs_no_training(name):
     """Neither directly nor through anything that it imports."""
     reached, waiting = set(), [name]

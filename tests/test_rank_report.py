@@ -5,6 +5,7 @@ import math
 import pytest
 
 from pinn_lora.families.rank_report import rank_table, rank_verdict, ranks_of
+from pinn_lora.marks import MARK
 
 VARIED = ["a", "b"]
 
@@ -51,6 +52,14 @@ def test_the_sentence_names_where_the_largest_rank_fails_and_by_how_much():
         "a = 2, b = 2 at distance 0.98 (6.0e-1 against 1.0e0)."
     )
     assert said[1:] == ["It carries over up to distance 0.69 and from 0.98 on no more."]
+
+
+def test_what_is_near_the_references_own_error_is_marked():
+    rows = [row | {"reference_error": 7e-3 if (row["a"], row["b"]) == FAR else 1e-9} for row in ROWS]
+    assert [r["reference_error"] for r in rank_table(rows, VARIED, "relative_l2")] == [1e-9, 1e-9, 7e-3]
+    assert f"(6.0e-1{MARK} against 1.0e0)" in rank_verdict(rows, VARIED, "relative_l2")[0]
+    rows = [row | {"reference_error": 1.0} for row in ROWS]
+    assert MARK not in "".join(rank_verdict(rows, VARIED, "residual")), "the reference is not asked there"
 
 
 def test_where_distance_does_not_tell_it_is_said():

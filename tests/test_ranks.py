@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tomllib
 
 import pytest
@@ -90,8 +91,15 @@ def test_a_row_is_a_fine_tuning_from_the_base_at_that_rank(finished):
     for row in rows[1::2]:
         made = pl.finetune(base, Reaction(rho=row["rho"]), rank=row["rank"], points=100, max_steps=6, seed=4)
         assert (row["relative_l2"], row["zero_shot"]) == (made.relative_l2(), made.compare_to_base())
+        assert row["reference_error"] is None  # it has a closed form
         assert row["unknowns"] == 2 * row["rank"] * (8 + 8) and row["status"] == str(made.status)
         assert row["distance"] == pytest.approx(math.log(row["rho"] / 2.0), rel=1e-15)
+
+
+def test_a_row_says_what_its_reference_may_err_by(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(Reaction, "reference_error", lambda self: 1e-9 * self.rho)
+    rows = record_of(run(shutil.copytree(finished, tmp_path / "again")))["ranks"]
+    assert len(rows) == 4 and all(row["reference_error"] == 1e-9 * row["rho"] for row in rows)
 
 
 def test_the_page_shows_them_as_table_and_figure(finished):

@@ -241,7 +241,7 @@ def test_the_verdict_of_a_study_whose_runs_were_all_refused(tmp_path):
     assert not [words for words in said if "more accurate" in words or "every variant diverged" in words]
 
 
-@pytest.mark.parametrize("name", ["report", "figures", "cells", "effects"])
+@pytest.mark.parametrize("name", ["report", "figures", "cells", "effects", "marks"])
 def test_only_reading_and_drawing_is_imported(name):
     roots, own = set(), set()
     for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
@@ -250,7 +250,7 @@ def test_only_reading_and_drawing_is_imported(name):
             found = [f"{node.module}.{alias.name}" for alias in node.names]
         roots |= {full.split(".")[0] for full in found}
         own |= {full.split(".")[1] for full in found if full.startswith("pinn_lora.")}
-    assert own <= {"report", "figures", "cells", "effects", "folders"}
+    assert own <= {"report", "figures", "cells", "effects", "folders", "marks"}
     assert roots - set(sys.stdlib_module_names) <= {"numpy", "matplotlib", "PIL", "jinja2", "pinn_lora"}
 
 

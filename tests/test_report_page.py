@@ -8,6 +8,7 @@ import pytest
 from made_up import CASE, COLUMNS, rows_of, write_cell, write_run, write_study
 
 from pinn_lora import report as module
+from pinn_lora.marks import MARK
 from pinn_lora.report import ReportError, report
 
 
@@ -176,3 +177,63 @@ def test_a_ratio_of_thousands_is_written_out(tmp_path, monkeypatch):
     write_cell(folder, "lora-adam", 1e-2, (0.1,))
     monkeypatch.setattr(module.figures, "draw", lambda *_: {})
     assert "<b>won</b>, 2,000 times" in report(folder).read_text(encoding="utf-8")
+
+
+def near_its_reference(folder, **told):
+    """A case whose errors from 1e-2 on are known to two digits where its runs, or the case, are `told` a bound of 1e-4."""
+    folder = write_study(folder)
+    history = [(0, 1.0, 0.4, 0.0), (10, 0.01, 0.009, 1e-17), (20, 0.2, 0.05, 1e-16)]
+    fixed = {"adaptive": False, "bends": False}  # then it makes a pair with the other
+    write_cell(folder, "lora-lm", 1.0, (0.009, 0.008, 0.02), history=history, **fixed, **told)
+    write_cell(folder, "lora-sgd", 1.0, (0.02, 0.03, 0.01), history=history, **told)
+    return folder
+
+
+def test_an_error_near_the_references_own_is_marked_wherever_it_stands(tmp_path, monkeypatch):
+    folder = near_its_reference(tmp_path / "results", reference_error=1e-4)
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    page = report(folder).read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if f"<td>9.0e-3{MARK}<br><small>" in line)
+    assert f"[8.0e-3{MARK}, 2.0e-2]" in row, "each value by itself"
+    assert "<td>2.0e-2<br><small>[1.0e-2, 3.0e-2]</small>" in page, "what is known is not marked"
+    assert f"lora-lm, zero_b<td>9.0e-3<td>9.0e-3{MARK}" in page, "the verdict, whose held-out loss is no error"
+    assert f"<b>won</b>, 2.22 times{MARK}" in page, "a ratio with it"
+    assert f"<td>zero_b<td>COMPLETED<td>1<td>0<td>9.0e-3{MARK}<td>9.0e-3<td>" in page, "every run"
+    (pair,) = rows_of(folder, "effects")
+    assert (pair["a"], pair["near_reference"]) == ("lora-lm, zero_b", "a_at_end a_at_work a_at_seconds")
+    assert f"<td>9.0e-3{MARK}<td>2.0e-2<td>0.45<td>2<td>9.0e-3{MARK}<td>2.0e-2" in page, "effects"
+    notes = page.count(f"<small>{MARK} Below 100 times what the reference itself may err by")
+    assert notes == 4, "verdict, accuracy, effects, every run; no error of the table of stability is one"
+    (summary,) = [row for row in rows_of(folder, "summary") if row["method"] == "lora-lm"]
+    assert summary["reference_error"] == "0.0001"
+    assert {"relative_l2", "relative_l2_min"} <= set(summary["near_reference"].split())
+    assert "relative_l2_max" not in summary["near_reference"] and "zero_shot" not in summary["near_reference"]
+    for name, several in (("steps", 1), ("ladder", 1), ("runs", 2)):
+        marked = [row for row in rows_of(folder, name) if row["near_reference"]]
+        assert len(marked) >= several and {row["method"] for row in marked} >= {"lora-lm"}
+    assert [row["near_reference"] for row in rows_of(folder, "runs")].count("relative_l2") == 2
+
+
+@pytest.mark.parametrize("told", [{}, {"reference_error": None}, {"reference_error": 1e-9}], ids=repr)
+def test_nothing_is_marked_where_all_is_known_or_no_bound_is_told(tmp_path, monkeypatch, told):
+    """A closed form has none, and runs of older versions say none."""
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    folder = near_its_reference(tmp_path / "results", **told)
+    assert MARK not in report(folder).read_text(encoding="utf-8")
+    assert not any(row["near_reference"] for row in rows_of(folder, "summary"))
+
+
+def test_a_case_tells_the_bounds_of_zero_shot_and_of_its_base(tmp_path, monkeypatch):
+    """The base's error is taken on another problem, by another reference."""
+    monkeypatch.setattr(module.figures, "draw", lambda *_: {})
+    folder = near_its_reference(tmp_path / "results")
+    study = json.loads((folder / "study.json").read_text())
+    for told, base, zero_shot in (
+        ({"reference_error": 5e-3}, "1.0e-5", f"4.0e-1{MARK}"),
+        ({"base_reference_error": 2e-7}, f"1.0e-5{MARK}", "4.0e-1"),
+    ):
+        cases = [case | told for case in study["cases"]]
+        (folder / "study.json").write_text(json.dumps(study | {"cases": cases}))
+        page = report(folder).read_text(encoding="utf-8")
+        assert f"a relative L2 of {base} on its own problem" in page
+        assert f"(the base used unchanged here): {zero_shot}." in page and f"(zero-shot {zero_shot}; a step" in page

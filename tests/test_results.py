@@ -4,8 +4,9 @@ import json
 import math
 import subprocess
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from pinn_lora.problems.reaction import Reaction
@@ -17,6 +18,7 @@ from pinn_lora.method import Method
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.presets import PRESETS
 from pinn_lora.results import describe_run, outcome
+from pinn_lora.solution import stated_error
 
 
 def rebuilt(parts):
@@ -79,6 +81,52 @@ def test_an_outcome_is_the_last_record(solution):
     assert (found["relative_l2"], found["held_out_loss"]) == (last.relative_l2, last.held_out_loss)
     assert (found["steps"], found["seconds"], found["work"]) == (last.step, last.seconds, last.work)
     assert found["machine"] == about.machine() and found["threads"] == torch.get_num_threads()
+
+
+@dataclass(frozen=True)
+class Computed(Reaction):
+    """Reaction, whose reference states an error of its own, or raises where it is none."""
+
+    told: object = 3e-9
+
+    def reference_error(self):
+        if self.told is None:
+            raise RuntimeError("it was asked")
+        return self.told
+
+
+@dataclass(frozen=True)
+class Unknown(Reaction):
+    """Reaction with a reference that raises, whatever is asked of it."""
+
+    def reference(self, p):
+        raise RuntimeError("it was asked")
+
+    def reference_error(self):
+        raise RuntimeError("it was asked")
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [(Reaction(), None), (Computed(), 3e-9), (Computed(told=np.float32(0.5)), 0.5), (Unknown(), None)]
+    + [(Computed(told=told), None) for told in (None, math.nan, math.inf, "small")],
+    ids=repr,
+)
+def test_an_outcome_says_what_the_reference_may_err_by(solution, problem, expected):
+    """And what it states of itself in vain stops no run."""
+    found = outcome(replace(solution, problem=problem))
+    assert found["reference_error"] == expected == stated_error(problem)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_run_does_not_ask_what_the_reference_may_err_by(solution):
+    """Where asking raises, the same numbers are trained; only the errors that are reported are not there."""
+    told = {"width": 4, "depth": 1, "method": "full-adam", "max_steps": 3, "points": 20, "seed": 0}
+    for problem in (Computed(told=None), Unknown()):
+        found = pl.pretrain(problem, **told)
+        assert [r.held_out_loss for r in found.history] == [r.held_out_loss for r in solution.history]
+        assert [r.loss for r in found.history] == [r.loss for r in solution.history]
+    assert outcome(found)["relative_l2"] is None
 
 
 def test_an_outcome_names_the_device_that_it_ran_on(solution, monkeypatch):

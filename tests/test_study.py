@@ -2,10 +2,13 @@
 
 import csv
 import json
+import math
+import shutil
 import tomllib
 
 import numpy as np
 import pytest
+from pinn_lora.problems.burgers import Burgers
 from tiny_study import ROUND, TINY, run, runs_of
 
 import pinn_lora as pl
@@ -168,3 +171,17 @@ def test_a_domain_that_is_no_box_of_two_coordinates_has_a_report_too(tmp_path, d
             assert np.array_equal(np.isfinite(values), inside)
         error = np.linalg.norm((case["zero_shot"] - expected)[inside]) / np.linalg.norm(expected[inside])
         assert error == pytest.approx(about["zero_shot"], rel=0.05)  # the grid of errors is another one
+
+
+def test_a_case_says_what_the_references_of_its_two_problems_may_err_by(finished, tmp_path, monkeypatch):
+    (case,) = json.loads((finished / "study.json").read_text())["cases"]
+    assert case["reference_error"] is case["base_reference_error"] is None  # closed forms
+    assert {run["reference_error"] for run in runs_of(finished).values()} == {None}
+    again = shutil.copytree(finished, tmp_path / "again")
+    for path in again.glob("cases/*.json"):
+        path.unlink()
+    monkeypatch.setattr(Burgers, "reference_error", lambda self: 1e-9 * self.nu)
+    run(again)
+    (case,) = json.loads((again / "study.json").read_text())["cases"]
+    told = [1e-9 * 0.5 / math.pi, 1e-9 * 0.3 / math.pi]
+    assert [case["reference_error"], case["base_reference_error"]] == pytest.approx(told, rel=1e-14)

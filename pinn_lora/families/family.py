@@ -24,7 +24,7 @@ from pinn_lora.presets import Preset, preset_of
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import COUNT, POSITIVE, must_be
 from pinn_lora.scalars import integer_ranks, integers, json_text, reals, term_weights
-from pinn_lora.solution import Solution, Status
+from pinn_lora.solution import Solution, Status, stated_error
 from pinn_lora.training import finetune
 from pinn_lora.workers import in_tree, torch_threads
 
@@ -54,8 +54,8 @@ class Family:
 
     def table(self) -> list[dict[str, Any]]:
         """One row a member: its coefficients, what it started from, points at first, errors and residual norms (root mean
-        square on held-out points) of the unchanged base and of the member, status, seconds, and the adapter's bytes on disk.
-        An error is None where there is no reference."""
+        square on held-out points) of the unchanged base and of the member, what the reference states of its own error, status,
+        seconds, and the adapter's bytes on disk. An error is None where there is no reference."""
         return [self._row(number) for number in range(len(self.members))]
 
     def _row(self, number: int) -> dict[str, Any]:
@@ -67,6 +67,7 @@ class Family:
             "points": member.settings["points"],
             "zero_shot": error_of(zero_shot),
             "relative_l2": error_of(member),
+            "reference_error": stated_error(member.problem),
             "zero_shot_residual": zero_shot.residual_norms()["residual"],
             "residual": member.residual_norms()["residual"],
             "status": str(member.status),
@@ -94,8 +95,8 @@ class Family:
 
     def base_row(self) -> dict[str, Any]:
         """The base's coefficients, error and residual norm on its own problem."""
-        norms = {"relative_l2": error_of(self.base), "residual": self.base.residual_norms()["residual"]}
-        return {**self._values(self.base.problem), **norms}
+        errors = {"relative_l2": error_of(self.base), "reference_error": stated_error(self.base.problem)}
+        return {**self._values(self.base.problem), **errors, "residual": self.base.residual_norms()["residual"]}
 
     def nearest(self, value: Any) -> Solution:
         """The base or the member nearest to a problem, a mapping of coefficients, or the value of the only one that varies;

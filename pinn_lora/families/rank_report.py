@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pinn_lora.cells import median, number, short
+from pinn_lora.cells import median, number
 from pinn_lora.families.figures import MEASURES
-from pinn_lora.families.rows import WORKS, Row, error_in, place_of, told
+from pinn_lora.families.rows import WORKS, Row, bound_in, error_in, place_of, told
+from pinn_lora.marks import told_error
 
 
 def ranks_of(rows: Sequence[Row]) -> list[int]:
@@ -29,6 +30,7 @@ def rank_table(rows: Sequence[Row], varied: Sequence[str], key: str) -> list[Row
                 "distance": own[0]["distance"],
                 "seeds": len({row["seed"] for row in own}),
                 "zero_shot": median(number(row[MEASURES[key][0]]) for row in own),
+                "reference_error": bound_in(own, key),
                 **{f"rank_{rank}": median(error_in(row, key) for row in made) for rank, made in at.items()},
                 "least_rank": min(carrying, default=None),
                 "largest_carries_over": largest in carrying if largest in at else None,
@@ -70,5 +72,5 @@ def rank_verdict(rows: Sequence[Row], varied: Sequence[str], key: str) -> list[s
 
 def _lost(row: Row, varied: Sequence[str], largest: int) -> str:
     smaller = f", though rank {row['least_rank']} does" if row["least_rank"] else ""
-    against = f"{short(row[f'rank_{largest}'])} against {short(row['zero_shot'])}"
+    against = " against ".join(told_error(row[at], row["reference_error"]) for at in (f"rank_{largest}", "zero_shot"))
     return f"{told(row, varied)} at distance {row['distance']:.2f} ({against}{smaller})"

@@ -14,7 +14,7 @@ from pinn_lora.families.neighbours import coefficient_distance
 from pinn_lora.folders import whole
 from pinn_lora.points import layer_points
 from pinn_lora.problem import Problem
-from pinn_lora.solution import Solution
+from pinn_lora.solution import Solution, stated_error
 from pinn_lora.training import finetune
 from pinn_lora.workers import each, torch_threads
 
@@ -89,6 +89,7 @@ def _row(run: RankRun, varied: Sequence[str]) -> dict[str, Any]:
         "points": run.points,
         "zero_shot": error_of(zero_shot),
         "relative_l2": error_of(solution),
+        "reference_error": stated_error(run.member),
         "zero_shot_residual": zero_shot.residual_norms()["residual"],
         "residual": solution.residual_norms()["residual"],
         "status": str(solution.status),

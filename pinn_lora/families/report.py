@@ -14,11 +14,13 @@ from pinn_lora.families.equal_error import NEVER, REACHED, equal_error_verdict, 
 from pinn_lora.families.figures import MEASURES, plot_family
 from pinn_lora.families.rank_figure import plot_ranks
 from pinn_lora.families.rank_report import rank_table, rank_verdict, ranks_of
-from pinn_lora.families.rows import WORKS, Row, counted, error_in, place_of, told
+from pinn_lora.families.rows import WORKS, Row, bound_in, counted, error_in, place_of, told
 from pinn_lora.figures import embed
+from pinn_lora.marks import MARK, bound_of_median, marked, told_error
 from pinn_lora.report import write_csv
 
 RECORD = "family_study.json"
+ERRORS = ("relative_l2", "zero_shot", "error", "error_min", "error_max", "from_scratch")  # columns of the tables
 
 
 def is_family(folder: str | Path) -> bool:
@@ -40,12 +42,12 @@ def family_report(folder: str | Path) -> Path:
     tried = record.get("ranks", [])
     ranks = rank_table(tried, record["varied"], key) if tried else []
     for name, rows in {
-        "family": record["rows"],
-        "scratch": record["scratch"],
+        "family": _marked(record["rows"]),
+        "scratch": _marked(record["scratch"]),
         "seeds": seeds,
-        "members": members,
-        "ranks": ranks,
-        "rank_runs": tried,
+        "members": _marked(members),
+        "ranks": _marked(ranks),
+        "rank_runs": _marked(tried),
     }.items():
         if rows:
             write_csv(folder / f"{name}.csv", rows)
@@ -80,6 +82,16 @@ def _images(folder: Path, record: Row, key: str) -> dict[str, str | None]:
     return {"image": made.get("error-parameter"), "rank_image": made.get("rank-distance")}
 
 
+def _marked(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the names of their errors that are too near what the reference states of its own."""
+
+    def bounds(row: Row) -> dict[str, float | None]:
+        errors = [key for key in row if key in ERRORS or key.removeprefix("rank_").isdigit()]
+        return dict.fromkeys(errors, row.get("reference_error"))
+
+    return [marked(row, bounds(row)) for row in rows]
+
+
 def seed_rows(record: Row, key: str) -> list[Row]:
     """One row a seed: accuracy over its members, seconds, and at how many members adapting is as quick as from scratch.
 
@@ -92,19 +104,13 @@ def seed_rows(record: Row, key: str) -> list[Row]:
         made = [row for row in record["scratch"] if row["seed"] == base["seed"]]
         if not own:
             continue
-        worst = max(own, key=lambda row: error_in(row, key))
         family = math.fsum(row["seconds"] for row in own)
         scratch = math.fsum(row["seconds"] for row in made) / len(made) if made else math.nan
         gain = scratch - family / len(own)
         rows.append(
             {
                 "seed": base["seed"],
-                "members": len(own),
-                "median": median(error_in(row, key) for row in own),
-                "worst": error_in(worst, key),
-                "worst_at": told(worst, record["varied"]),
-                "diverged": sum(row["status"] == "DIVERGED" for row in own),
-                "base": number(base[key]),
+                **_accuracy(own, base, record["varied"], key),
                 "base_seconds": base["seconds"],
                 "family_seconds": family,
                 "scratch_seconds": scratch,
@@ -114,6 +120,20 @@ def seed_rows(record: Row, key: str) -> list[Row]:
             }
         )
     return rows
+
+
+def _accuracy(own: Sequence[Row], base: Row, varied: Sequence[str], key: str) -> Row:
+    """What a seed's row says of errors: over its members, at the worst, and of the base; with what is uncertain of each."""
+    worst, errors = max(own, key=lambda row: error_in(row, key)), [error_in(row, key) for row in own]
+    bounds = {
+        "median": bound_of_median(errors, [bound_in([row], key) for row in own]),
+        "worst": bound_in([worst], key),
+        "base": bound_in([base], key),
+    }
+    row: Row = {"members": len(own), "median": median(errors), "worst": error_in(worst, key)}
+    row |= {"worst_at": told(worst, varied), "diverged": sum(row["status"] == "DIVERGED" for row in own)}
+    row |= {"base": number(base[key]), **{f"{name}_reference_error": bound for name, bound in bounds.items()}}
+    return marked(row, bounds)
 
 
 def member_rows(record: Row, key: str) -> list[Row]:
@@ -139,6 +159,7 @@ def member_rows(record: Row, key: str) -> list[Row]:
                 "error_max": max(errors),
                 "to_base": median(errors) / base,
                 "from_scratch": median(error_in(row, key) for row in made),
+                "reference_error": bound_in([*own, *made], key),
                 "carries_over": max(errors) < WORKS * zero_shot,
                 "seconds": median(row["seconds"] for row in own),
                 "scratch_seconds": median(row["seconds"] for row in made),
@@ -155,12 +176,17 @@ def verdict(record: Row, seeds: Sequence[Row], members: Sequence[Row], key: str)
     """What the data say, in sentences."""
     varied, measure = record["varied"], MEASURES[key][1]
     worst = max(members, key=lambda row: row["error_max"])
-    largest = max(row["bytes"] for row in record["rows"])
+    largest, bounds = max(row["bytes"] for row in record["rows"]), [row["reference_error"] for row in members]
+
+    def typical(name: str) -> str:
+        values = [row[name] for row in members]
+        return told_error(median(values), bound_of_median(values, bounds))
+
     said = [
         f"Over {len(members)} members the median of the {measure} (last iterate, median over {counted(len(seeds), 'seed')}) is "
-        f"{short(median(row['error'] for row in members))}; the largest of any member and seed is {short(worst['error_max'])}, "
-        f"at {told(worst, varied)}. The base used unchanged has a median of "
-        f"{short(median(row['zero_shot'] for row in members))}. The largest adapter takes {largest / 1000:.1f} kB on disk."
+        f"{typical('error')}; the largest of any member and seed is {_told(worst, 'error_max')}, at {told(worst, varied)}. "
+        f"The base used unchanged has a median of {typical('zero_shot')}. The largest adapter takes {largest / 1000:.1f} "
+        "kB on disk."
     ]
     timed = [row for row in seeds if not math.isnan(row["share"])]
     if timed:
@@ -175,6 +201,11 @@ def verdict(record: Row, seeds: Sequence[Row], members: Sequence[Row], key: str)
     return [*said, *equal_error_verdict(record), *_carried(members, varied)]
 
 
+def _told(row: Row, name: str) -> str:
+    """An error of a member, marked where it is too near its reference's own."""
+    return told_error(row[name], row["reference_error"])
+
+
 def _or_never(seconds: float) -> float | str:
     return NEVER if math.isinf(seconds) else seconds
 
@@ -185,7 +216,7 @@ def _carried(members: Sequence[Row], varied: Sequence[str]) -> list[str]:
     said = []
     if lost:
         places = "; ".join(
-            f"{told(row, varied)}: {short(row['error_max'])} against {short(row['zero_shot'])}" for row in lost
+            f"{told(row, varied)}: {_told(row, 'error_max')} against {_told(row, 'zero_shot')}" for row in lost
         )
         said.append(
             f"LoRA does not carry over to {len(lost)} of {len(members)} members (above a quarter of zero-shot): {places}."
@@ -201,7 +232,7 @@ def _carried(members: Sequence[Row], varied: Sequence[str]) -> list[str]:
 
 def _behind(row: Row, varied: Sequence[str]) -> str:
     factor = "diverged" if math.isinf(row["to_base"]) else f"{row['to_base']:.3g} times its error"
-    scratch = "" if math.isnan(row["from_scratch"]) else f", from scratch {short(row['from_scratch'])}"
+    scratch = "" if math.isnan(row["from_scratch"]) else f", from scratch {_told(row, 'from_scratch')}"
     return f"{told(row, varied)} ({factor}{scratch})"
 
 
@@ -214,9 +245,10 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: short(number(value))
+    environment.filters["error"] = told_error
     environment.filters["amount"] = _amount
     environment.filters["percent"] = lambda value: "–" if value != value else f"{100 * value:.1f} %"
-    environment.globals["told"] = told
+    environment.globals |= {"told": told, "mark": MARK}
     return environment.get_template("family.html")
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pinn_lora.cells import number
+from pinn_lora.cells import largest, number
 
 WORKS = 0.25  # an adapter that ends above this share of the zero-shot error did not carry over
 
@@ -17,6 +17,12 @@ def error_in(row: Row, key: str) -> float:
     """The error of a row; infinite where the run diverged or there is none."""
     value = number(row[key])
     return math.inf if row["status"] == "DIVERGED" or math.isnan(value) else value
+
+
+def bound_in(rows: Sequence[Row], key: str) -> float:
+    """What the references of these rows may err by at most, a relative L2 error; nan for residuals, for closed forms, and where
+    an older version wrote the rows."""
+    return largest([row.get("reference_error") for row in rows]) if key == "relative_l2" else math.nan
 
 
 def place_of(row: Row, varied: Sequence[str]) -> tuple:

@@ -31,7 +31,7 @@ from pinn_lora.presets import find_preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
 from pinn_lora.results import check_files, check_references, check_same, now, read_held, write_history
-from pinn_lora.solution import Solution, Status
+from pinn_lora.solution import Solution, Status, stated_error
 from pinn_lora.training import network_for, pretrain
 from pinn_lora.workers import each, torch_threads
 
@@ -229,6 +229,7 @@ def _pretrained(place: Path, problem: Problem, varied: list[str]) -> dict[str, A
     return {
         **{name: getattr(problem, name) for name in varied},
         "relative_l2": error_of(solution),
+        "reference_error": stated_error(problem),
         "residual": solution.residual_norms()["residual"],
         "status": str(solution.status),
         "seconds": notes["seconds"],
