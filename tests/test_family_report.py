@@ -151,6 +151,19 @@ def test_one_seed_that_fails_is_enough_not_to_carry_over(record):
     assert not thin["carries_over"] and wide["carries_over"]
 
 
+def test_a_run_from_scratch_that_failed_is_in_no_share_and_the_page_says_so(record, tmp_path):
+    page = family_report(write(record, tmp_path)).read_text(encoding="utf-8")
+    assert "Left out of" not in page and "neither is in the seconds from scratch" not in page
+    record["scratch"][1] |= {"status": "DIVERGED", "seconds": 0.1}
+    _, second = seed_rows(record, "relative_l2")
+    assert math.isnan(second["share"]) and second["left_out"] == "nu = 0.005 (from scratch diverged)"
+    page = family_report(write(record, tmp_path)).read_text(encoding="utf-8")
+    assert "Adapting takes 12.5 % of" in page, "of the other seed alone: 5 s against 40 s"
+    assert "1 member: seed 1 at nu = 0.005 (from scratch diverged)." in page
+    assert "neither is in the seconds from scratch, the shares and break-even" in page
+    assert [row["left_out"] for row in csv_of(tmp_path, "seeds")] == ["", "nu = 0.005 (from scratch diverged)"]
+
+
 def test_without_references_residuals_are_compared(record, tmp_path):
     for entry in record["rows"] + record["bases"] + record["scratch"]:
         entry["relative_l2"] = None

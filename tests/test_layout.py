@@ -55,7 +55,7 @@ LEVELS: list[set[str]] = [
         "rslora",
     },
     {"families.equal_error", "families.rank_report", "program"},
-    {"families.rank_figure"},
+    {"families.rank_figure", "families.shares"},
     {"checks.differences", "folders", "lora", "networks", "problem", "workers"},
     {
         "adapters",

@@ -15,6 +15,7 @@ from pinn_lora.families.figures import MEASURES, plot_family
 from pinn_lora.families.rank_figure import plot_ranks
 from pinn_lora.families.rank_report import rank_table, rank_verdict, ranks_of
 from pinn_lora.families.rows import WORKS, Row, bound_in, counted, error_in, place_of, told
+from pinn_lora.families.shares import share_row, share_verdict
 from pinn_lora.figures import embed
 from pinn_lora.marks import MARK, bound_of_median, marked, told_error
 from pinn_lora.report import write_csv
@@ -93,32 +94,15 @@ def _marked(rows: Sequence[Row]) -> list[Row]:
 
 
 def seed_rows(record: Row, key: str) -> list[Row]:
-    """One row a seed: accuracy over its members, seconds, and at how many members adapting is as quick as from scratch.
-
-    With b the base's seconds, a the mean of a member's and s the mean of one from scratch, n members cost b + n a against
-    n s; break_even is the smallest n at which the first is no more.
-    """
+    """One row a seed: accuracy over its members, seconds, and at how many members adapting is as quick as from scratch."""
     rows = []
     for base in record["bases"]:
         own = [row for row in record["rows"] if row["seed"] == base["seed"]]
         made = [row for row in record["scratch"] if row["seed"] == base["seed"]]
         if not own:
             continue
-        family = math.fsum(row["seconds"] for row in own)
-        scratch = math.fsum(row["seconds"] for row in made) / len(made) if made else math.nan
-        gain = scratch - family / len(own)
-        rows.append(
-            {
-                "seed": base["seed"],
-                **_accuracy(own, base, record["varied"], key),
-                "base_seconds": base["seconds"],
-                "family_seconds": family,
-                "scratch_seconds": scratch,
-                "share": family / (scratch * len(own)),
-                "share_with_base": (family + base["seconds"]) / (scratch * len(own)),
-                "break_even": math.ceil(base["seconds"] / gain) if gain > 0 else None,
-            }
-        )
+        accuracy = _accuracy(own, base, record["varied"], key)
+        rows.append({"seed": base["seed"], **accuracy, **share_row(own, made, base, record["varied"], key)})
     return rows
 
 
@@ -188,17 +172,12 @@ def verdict(record: Row, seeds: Sequence[Row], members: Sequence[Row], key: str)
         f"The base used unchanged has a median of {typical('zero_shot')}. The largest adapter takes {largest / 1000:.1f} "
         "kB on disk."
     ]
-    timed = [row for row in seeds if not math.isnan(row["share"])]
-    if timed:
-        share, charged = (100 * median(row[name] for row in timed) for name in ("share", "share_with_base"))
-        even = [row["break_even"] for row in timed]
-        least = "never" if None in even else f"from {counted(max(even), 'member')} on"
-        said.append(
-            f"Adapting takes {share:.1f} % of the seconds of training each member from scratch, {charged:.1f} % with the "
-            f"base's pretraining charged (medians over seeds; from scratch measured on "
-            f"{counted(len(record['scratch']), 'run')}); it is as quick {least}."
-        )
-    return [*said, *equal_error_verdict(record), *_carried(members, varied)]
+    return [
+        *said,
+        *share_verdict(seeds, len(record["scratch"])),
+        *equal_error_verdict(record),
+        *_carried(members, varied),
+    ]
 
 
 def _told(row: Row, name: str) -> str:
