@@ -104,6 +104,24 @@ def test_what_does_not_fit_gets_one_sentence_and_changes_nothing():
         adapt_model(model, rank=2)
 
 
+@pytest.mark.parametrize("before", [None, "adam", "L-BFGS"])
+def test_training_before_the_model_is_compiled_again_gets_one_sentence(before):
+    """Compiled before it carried factors or never; afterwards all is as ever, and another model is not touched."""
+    model, other = model_of(), model_of()
+    for each in (model, other):
+        if before:
+            each.compile(before, lr=1e-3, verbose=0)
+    adapt_model(model, rank=2)
+    held = {key: value.clone() for key, value in model.net.state_dict().items()}
+    with pytest.raises(RuntimeError, match=r"call model\.compile\(pl\.FactorOptimizer\(model\.net, \.\.\.\)\) first"):
+        model.train(iterations=2, verbose=0)
+    assert unchanged(held, model.net) and from_deepxde(model.data, model).base is not None
+    for each, optimizer in ((model, FactorOptimizer(model.net, "lora-adam")), (other, "adam")):
+        each.compile(optimizer, lr=1e-3, verbose=0)
+        losses, _ = each.train(iterations=2, display_every=1, verbose=0)
+        assert np.isfinite(losses.loss_test).all()
+
+
 def test_an_optimizer_of_another_models_factors_is_refused_at_its_first_step():
     model, other = model_of(), model_of()
     for each in (model, other):

@@ -41,7 +41,7 @@ def check_loss(model: Any) -> None:
 
 def _compiled_losses(model: Any) -> list[Any]:
     """The loss functions that `compile` was given; none before it. DeepXDE holds them in its closures alone."""
-    if model.outputs_losses_train is None:
+    if model.opt_name is None:
         return []
     outputs_losses = inspect.getclosurevars(model.outputs_losses_train).nonlocals["outputs_losses"]
     found = inspect.getclosurevars(outputs_losses).nonlocals["loss_fn"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from pinn_lora import initializers
 from pinn_lora.catalog import build
@@ -33,7 +33,7 @@ def adapt_model(
     model again, with a `FactorOptimizer(model.net, ...)` or with "adam", which then trains the factors alone. After
     `model.train`, `from_deepxde(model.data, model)` is the adapted solution, and its `save` writes the adapter. The arguments
     are those of `adapt`. ValueError, the model being as before, for a network that carries factors already and for data
-    that `from_deepxde` does not take.
+    that `from_deepxde` does not take. `model.train` before it is compiled again raises RuntimeError.
     """
     if is_adapted(model.net):
         raise ValueError("this model's network carries factors already; train them, or give its base to a new Model")
@@ -47,4 +47,15 @@ def adapt_model(
     adapted = from_deepxde(model.data, network)
     assert adapted.base is not None
     model.net, model.opt = network, None  # an optimizer from before would train what is no longer there
+    model.outputs_losses_test = _not_compiled  # `compile` puts its own in its place
+    if model.opt_name is None:  # of a compiled model the other one is kept: `check_loss` reads it
+        model.outputs_losses_train = _not_compiled
     return adapted.base
+
+
+def _not_compiled(*_: Any) -> NoReturn:
+    """What `train` of a model calls before its first step, as long as nothing trains its factors."""
+    raise RuntimeError(
+        "nothing trains this model's factors yet: call model.compile(pl.FactorOptimizer(model.net, ...)) first, or "
+        'model.compile("adam", lr=...)'
+    )
