@@ -7,7 +7,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -216,17 +216,25 @@ def check_config(raw: dict[str, Any], *, where: str) -> StudyConfig:
 
 
 def check_model(model: type[Model], raw: dict[str, Any], *, where: str, parts: Mapping[str, type[BaseModel]]) -> Model:
-    """A checked `model` from plain values, with `parts` under the keys of that name. ConfigError: one sentence a mistake."""
+    """A checked `model` from plain values, with `parts` under the keys of that name. ConfigError: one sentence a mistake,
+    with all its places."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         said: dict[str, list[str]] = {}  # of a value that may be of several types, each says what it is not
         for mistake in error.errors():
             said.setdefault(_said_of(mistake), []).append(_sentence(mistake, model, parts))
-        sentences = [
-            start + " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ") for start, ends in said.items()
-        ]
-        raise ConfigError("; ".join(f"{where}: {sentence}" for sentence in sentences)) from None
+        raise ConfigError("; ".join(f"{where}: {sentence}" for sentence in _sentences(said))) from None
+
+
+def _sentences(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is said of each place, in sentences: one for all places of which the same is said."""
+    places: dict[str, list[str]] = {}
+    for start, ends in said.items():
+        end = " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ")
+        alike = ": " + end if start.endswith(": ") else start + end  # what is missing is said of each place by itself
+        places.setdefault(alike, []).append(start.removesuffix(": ") if start.endswith(": ") else "")
+    return [" and ".join(starts) + end for end, starts in places.items()]
 
 
 MODELS: dict[str, type[BaseModel]] = {"case": CaseConfig, "method": MethodConfig, "pretrain": PretrainConfig}

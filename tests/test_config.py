@@ -25,6 +25,31 @@ def check(text):
     return check_config(tomllib.loads(text), where="x.toml")
 
 
+def test_a_mistake_that_is_made_several_times_is_said_once_with_its_places():
+    """What differs, in the value or in what could be meant, is said by itself, and so is what is missing."""
+    typo = '[[method]]\nname = "lora-sgd"\nmax_step = 3\n'
+    text = (
+        MINIMAL.replace("[[method]]", "rank = 0\npretrain = { max_step = 3 }\n[[method]]")
+        + "max_step = 3\n"
+        + typo
+        + typo
+    )
+    text += "[[method]]\nmax_steps = 0\n[[method]]\nmax_steps = -1\n"
+    with pytest.raises(ConfigError) as error:
+        check(text)
+    said = str(error.value).split("x.toml: ")
+    why = "there is no key 'max_step'; did you mean 'max_steps'? (choices: "
+    assert str(error.value).count("did you mean") == 2, "those of a method are other than those of a pretraining"
+    (pretrain,) = [one for one in said if one.startswith("case 1, pretrain.max_step")]
+    assert pretrain.startswith(f"case 1, pretrain.max_step: {why}method, ")
+    (methods,) = [one for one in said if one.startswith("method 1, max_step")]
+    assert methods.startswith(f"method 1, max_step and method 2, max_step and method 3, max_step: {why}name, ")
+    assert any(
+        one.startswith("case 1, rank = 0 and method 4, max_steps = 0 and method 5, max_steps = -1: it") for one in said
+    )
+    assert "method 4, name is missing; " in said and len(said) == 1 + 5
+
+
 STUDIES = [path for path in sorted(configs_folder().glob("*.toml")) if "case" in tomllib.loads(path.read_text())]
 
 
