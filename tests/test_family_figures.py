@@ -39,6 +39,45 @@ def test_median_and_zero_shot_over_a_logarithmic_parameter():
     np.testing.assert_allclose(line(axes, "the base, on its own").get_xdata(), [0.01])
 
 
+def labels(axis):
+    """What is written at the ticks that are seen, and whether it is their value."""
+    axis.axes.figure.canvas.draw()
+    low, high = axis.get_view_interval()
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    told = [(tick.get_loc(), tick.label1.get_text()) for tick in ticks]
+    return {place: text for place, text in told if low <= place <= high and text}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.linspace(20.0, 40.0, 9), [20, 30, 40]),
+        (np.geomspace(0.0016, 0.032, 20), [0.002, 0.005, 0.01, 0.02]),
+        (np.geomspace(2.2, 12.0, 20), [3, 5, 10]),
+        (np.geomspace(21.0, 24.0, 9), [21, 21.5, 22, 22.5, 23, 23.5, 24]),
+    ],
+    ids=["a third of a decade", "above one", "below one", "no multiple of a power of ten"],
+)
+@pytest.mark.parametrize("two", [False, True], ids=["one", "two"])
+def test_a_logarithmic_axis_of_less_than_two_decades_has_plain_numbers(values, expected, two):
+    """At least three, and nothing but the numbers themselves."""
+    rows = [row(float(value), 1e-3, c=1.0 + value) for value in values]
+    axes = plot_family(rows, ["nu", "c"] if two else ["nu"], base={**BASE, "nu": float(values[0])}).axes[
+        -2 if two else 0
+    ]
+    found = labels(axes.xaxis)
+    assert axes.get_xscale() == "log" and sorted(found) == pytest.approx(expected, rel=1e-9)
+    assert all(float(text) == pytest.approx(place, rel=1e-6) and "e" not in text for place, text in found.items())
+
+
+def test_a_logarithmic_axis_of_more_decades_keeps_its_powers_of_ten():
+    rows = [row(float(value), 1e-3) for value in np.geomspace(1e-4, 1.0, 12)]
+    found = labels(plot_family(rows, ["nu"], base=BASE).axes[0].xaxis)
+    assert sorted(found) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0]) and all(
+        "10^" in text for text in found.values()
+    )
+
+
 def test_a_coefficient_of_either_sign_has_a_linear_axis():
     (axes,) = plot_family([row(-1.0, 1e-3), row(1.0, 1e-3)], ["nu"], base=BASE).axes
     assert axes.get_xscale() == "linear"

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 Row = dict[str, Any]
 FEW = 8  # values of a coefficient that each get a tick
@@ -74,7 +76,7 @@ def _curve(axes: Axes, rows: Sequence[Row], name: str, measure: str, base: Row, 
     axes.set_yscale("log")
     if _logarithmic([*rows, base], name):
         axes.set_xscale("log")
-        axes.tick_params(axis="x", which="both", labelrotation=30)  # the labels between decades are long
+        _plain_numbers(axes.xaxis)
     if failed := [row for row in rows if _failed(row, measure)]:
         top = axes.get_ylim()[1]
         axes.plot([r[name] for r in failed], [top] * len(failed), "x", color="black", markersize=9, label="diverged")
@@ -82,6 +84,17 @@ def _curve(axes: Axes, rows: Sequence[Row], name: str, measure: str, base: Row, 
     axes.set_ylabel(label)
     axes.grid(alpha=0.25, which="both")
     axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)  # inside it would cover points
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis of less than two decades, which has hardly a power of ten on it."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    if decades < 2.0:
+        steps = range(1, 10) if decades < 0.5 else (1, 2, 3, 5) if decades < 1.0 else (1, 2, 5)
+        axis.set_major_locator(LogLocator(subs=tuple(float(step) for step in steps)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _label_each(panels: Sequence[Axes], side: str, values: set[float]) -> None:
@@ -127,5 +140,6 @@ def _scatter(figure: Figure, rows: Sequence[Row], names: Sequence[str], measure:
     for side, name in zip("xy", names, strict=True):
         if _logarithmic([*rows, base], name):
             getattr(panels[0], f"set_{side}scale")("log")
+            _plain_numbers(getattr(panels[0], f"{side}axis"))  # the panels share it
         _label_each(panels, side, {float(row[name]) for row in [*rows, base]})
     figure.colorbar(shades[0], ax=panels, label=label)
