@@ -8,21 +8,31 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from pinn_lora.compiling import Function, run
+from pinn_lora.compiling import KERNELS, Function, run
 from pinn_lora.engines import JetChunk, JetEngine
 from pinn_lora.identity import identified
 from pinn_lora.layer_jacobians import fill_alpha, fill_layer
 from pinn_lora.lora import DenseBlock
 from pinn_lora.objective import Objective, add_lower, mirror_lower
-from pinn_lora.passes import Bound, CompiledPasses
+from pinn_lora.passes import Bound, CompiledPasses, Passes
 from pinn_lora.program import Layer, Record, units_first
 from pinn_lora.terms import PlacedTerm, output_adjoint
+
+
+@dataclass(frozen=True)
+class OverNetworks:
+    """A function of one network's tensors, as one of K networks'. Two of one function are equal: kernels are found again."""
+
+    function: Function
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        return torch.func.vmap(self.function)(*tensors)
 
 
 @dataclass(frozen=True)
@@ -32,13 +42,15 @@ class BatchedPasses(CompiledPasses):
     compile: bool = False
 
     def _run(self, function: Function, tensors: Sequence[Tensor]) -> list[Tensor]:
-        batched = _over_networks(function)
+        batched = OverNetworks(function)
         return run(batched, tensors) if self.compile else batched(*tensors)
 
 
-@cache
-def _over_networks(function: Function) -> Function:
-    return torch.func.vmap(function)
+@lru_cache(maxsize=KERNELS)
+def batched_passes(passes: Passes) -> BatchedPasses:
+    """One object for equal passes: a method of it is one function, whose kernels are found again. It holds no network."""
+    parts: dict[str, Any] = {f.name: getattr(passes, f.name) for f in fields(passes)}
+    return BatchedPasses(**parts, compile=isinstance(passes, CompiledPasses))
 
 
 def batch_key(objective: Objective) -> Hashable | None:
@@ -87,12 +99,12 @@ class BatchChunk:
     def of(cls, members: Sequence[Objective], number: int) -> BatchChunk:
         chunks: list[JetChunk] = [member.chunks[number][0] for member in members]
         first, scale = members[0].chunks[number]
-        parts: dict[str, Any] = {f.name: getattr(first.passes, f.name) for f in fields(first.passes)}
-        passes = BatchedPasses(**parts, compile=isinstance(first.passes, CompiledPasses))
         groups = _groups(members, chunks)
         places = [i for group in groups for i in group.members]
         order = None if places == sorted(places) else torch.tensor(places).argsort().to(first.features.device)
-        return cls(passes, _stacked([c.features for c in chunks]), groups, order, first.count, scale)
+        return cls(
+            batched_passes(first.passes), _stacked([c.features for c in chunks]), groups, order, first.count, scale
+        )
 
     def components(self, outputs: Tensor) -> list[Tensor]:
         """Every component (K, N) from the outputs' jets (K, S, sets N, fields)."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pinn_lora.compiling import Function, run
+from pinn_lora.compiling import KERNELS, Function, run
 from pinn_lora.jets import Indices
 from pinn_lora.lora import DenseBlock, PairBlock
 from pinn_lora.program import (
@@ -69,7 +69,7 @@ class Passes:
     plan: tuple[LayerPlan, ...]
     alpha: DenseBlock | None
 
-    @cache  # noqa: B019 - one object for equal passes, whose kernels are found again
+    @lru_cache(maxsize=KERNELS)  # noqa: B019 - one object for equal passes, whose kernels are found again; it holds no network
     def compiled(self) -> CompiledPasses:
         return CompiledPasses(self.indices, self.steps, self.activation, self.plan, self.alpha)
 

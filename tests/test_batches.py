@@ -1,6 +1,8 @@
 """Batches of objectives: what each of them gives by itself, for every kind of term and of what is trained."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -9,10 +11,12 @@ from pinn_lora.problems.schroedinger import Schroedinger
 from small_problems import ADAPTED, PROBLEMS, HiddenField, doubtful, mlp, objective, somewhere, trained
 
 import pinn_lora as pl
+from pinn_lora import compiling
 from pinn_lora import objective as objective_module
-from pinn_lora.batches import Batch, batch_key
+from pinn_lora.batches import Batch, batch_key, batched_passes
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective
+from pinn_lora.passes import Passes
 from pinn_lora.points import first_points
 
 TOLERANCE = 1e-10  # float64, relative to the largest entry: the same sums in another order
@@ -81,6 +85,54 @@ def test_more_points_than_one_chunk_and_compiled(monkeypatch):
     assert len(plain[0].chunks) == 2
     agree(plain)
     agree(compiled, like=plain)
+
+
+def compiled_anew(monkeypatch) -> list:
+    """The functions that are compiled, each as often as it is: nothing is known at first, and compiling takes no time."""
+    found = []
+
+    def compile(function, tensors):
+        found.append(function)
+        return function
+
+    monkeypatch.setattr(compiling, "_kernels", {})
+    monkeypatch.setattr(compiling, "_compile", compile)
+    return found
+
+
+def test_another_batch_of_the_same_shape_compiles_nothing(monkeypatch):
+    """Other networks at other points and another coefficient; one of fewer members is another shape."""
+    found = compiled_anew(monkeypatch)
+
+    def ask(nu: float, seeds: range) -> int:
+        problem, before = Burgers(nu=nu, form="ansatz"), len(found)
+        networks = [trained(problem, "balanced", depth=2, seed=k) for k in seeds]
+        points = [first_points(problem, 256, seed=k) for k in seeds]
+        members = [Objective(problem, n, Blocks(n), p, compile=True) for n, p in zip(networks, points, strict=True)]
+        Theta = torch.stack([somewhere(member.blocks, member.network) for member in members])
+        batch = Batch(members)
+        batch.gradient(Theta), batch.normal(Theta)
+        return len(found) - before
+
+    assert ask(0.05, range(3)) == 3  # forward, gradients, adjoints
+    assert ask(0.1, range(5, 8)) == 0
+    assert ask(0.1, range(5, 7)) == 3
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_what_is_kept_of_passes_is_bounded_and_holds_no_network(compile, monkeypatch):
+    compiled_anew(monkeypatch)
+    problem = Burgers(nu=0.05, form="ansatz")
+    networks = [trained(problem, "balanced", depth=2, seed=k) for k in range(2)]
+    members = [Objective(problem, n, Blocks(n), first_points(problem, 256, seed=1), compile=compile) for n in networks]
+    batch = Batch(members)
+    batch.gradient(torch.stack([somewhere(member.blocks, member.network) for member in members]))
+    alive = [weakref.ref(kept) for kept in (*networks, batch)]
+    kept = batched_passes, Passes.compiled
+    assert all(0 < cache.cache_info().currsize <= cache.cache_parameters()["maxsize"] for cache in kept[: 1 + compile])
+    del networks, members, batch
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None, None]
 
 
 def test_single_precision_stays_single():

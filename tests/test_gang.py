@@ -15,6 +15,7 @@ from small_problems import BOX, HiddenField, doubtful
 from torch import nn
 
 import pinn_lora as pl
+from pinn_lora import compiling
 from pinn_lora import gang as module
 from pinn_lora.gang import Gang, Run, together
 
@@ -56,6 +57,32 @@ def test_every_call_gives_what_it_gives_alone(small_base, target, method, evalua
     assert shared > 0.8 * sum(count for _, count in evaluated)
     for call, solution in zip(calls, found, strict=True):
         same_runs(solution, call())
+
+
+def test_calls_made_at_once_again_compile_nothing_and_give_the_numbers_of_plain_ones(
+    small_base, target, monkeypatch, evaluated
+):
+    found = []
+
+    def compile(function, tensors, mode="real"):
+        found.append(function)
+        return function  # takes no time
+
+    monkeypatch.setattr(compiling, "_kernels", {})
+    monkeypatch.setattr(compiling, "_compile", compile)
+    options = {**OPTIONS, "points": 256, "max_steps": 4, "resample_every": None, "method": "odelora-rk4"}
+    problem = Burgers(nu=target.nu, form="ansatz")
+
+    def calls(seeds: range, **more) -> list[pl.Solution]:
+        return together([partial(pl.finetune, small_base, problem, seed=s, **options, **more) for s in seeds])
+
+    first = calls(range(3), compile=True)
+    assert any(count == 3 for _, count in evaluated) and found
+    found.clear()
+    calls(range(3, 6), compile=True)
+    assert found == []
+    for a, b in zip(first, calls(range(3)), strict=True):
+        same_runs(a, b)
 
 
 def test_runs_that_differ_are_in_nobodys_way(small_base, target, evaluated):
