@@ -19,7 +19,7 @@ from pinn_lora.metrics import Weights
 from pinn_lora.objective import Work
 from pinn_lora.points import first_points
 from pinn_lora.products import Linearization
-from pinn_lora.solvers import Solver, cg
+from pinn_lora.solvers import Solver, cg, kernel
 
 SOLVERS = catalog.names(solvers)
 EXACT = 1e-14  # the tolerance of an iteration that is to give all digits
@@ -248,6 +248,23 @@ def test_a_kernel_whose_factor_fails_is_solved_by_its_eigenvalues(monkeypatch, r
     for h, d in zip((1.0, 0.1), found, strict=True):
         expected = least_squares_step(R, J, M, h)
         assert (d - expected).norm() < 1e-8 * expected.norm()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["factor", "eigenvalues"])
+def test_a_kernel_is_neither_made_nor_read_above_its_diagonal(monkeypatch, fails):
+    """Memory that nothing is written to holds nan; d to 1e-8, as every solver's."""
+    flow, theta = mixed_flow(n=64)
+    R, J = flow.objective.jacobian(theta)
+    expected = least_squares_step(R, J, dense_mass(flow, theta), 1.0)
+    monkeypatch.setattr(kernel, "BLOCK", 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "new_empty", lambda like, *size: like.new_full(size, torch.nan))
+        system = mixed_flow(n=64)[0].system(theta, "kernel")
+    assert system.kernel[:10, 10:].isnan().all()
+    if fails:
+        monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda matrix: (matrix, torch.ones((), dtype=torch.int32)))
+    d = system.solve(1.0, EXACT)
+    assert (d - expected).norm() < 1e-8 * expected.norm()
 
 
 @pytest.mark.parametrize("lift", MASSED)

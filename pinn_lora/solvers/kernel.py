@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pinn_lora.objective import BLOCK, mirror_lower
+from pinn_lora.objective import BLOCK
 from pinn_lora.solvers import Masses, Solver
 
 
@@ -18,8 +18,8 @@ class Kernel(Solver):
     For fewer residuals than unknowns: all weights of a wide network at few points. M^-1 is the lift's closed form. A new h is
     a new shift and a new factor of K. Nothing here is new for all weights (M = I): it is energy natural gradient's Woodbury
     form, and Levenberg-Marquardt's dual. K has no gauge directions; where rounding defeats the factor, its eigenvalues are
-    clamped at zero. `_factors`: the last h with its factor. Source: Guzman-Cordero et al. 2025 (arXiv 2505.12149); masses of
-    lifts in it are ours.
+    clamped at zero. `kernel`: K on and below the diagonal, above it anything. `_factors`: the last h with its factor. Source:
+    Guzman-Cordero et al. 2025 (arXiv 2505.12149); masses of lifts in it are ours.
     """
 
     residuals: Tensor
@@ -35,10 +35,9 @@ class Kernel(Solver):
     def at(cls, objective, theta, masses):
         R, J = objective.jacobian(theta)
         K = J.new_empty(len(R), len(R))
-        for start in range(0, len(R), BLOCK):  # on and below the diagonal
+        for start in range(0, len(R), BLOCK):  # nothing reads what is above: no factor, nor eigh
             rows = masses.inverse(J[start : start + BLOCK])
             torch.mm(J[start:], rows.T, out=K[start:, start : start + BLOCK])
-        mirror_lower(K)
         return cls(R, 2.0 * (J.T @ R), J, K, masses)
 
     @classmethod
