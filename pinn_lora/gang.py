@@ -33,9 +33,12 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
 
     Runs of equal shape (network, what is trained, numbers of points, a problem of the same class) go through one batched
     program, with the numbers that each would give alone, up to rounding: on a GPU always, on a CPU where a run has at most
-    300 points, since there more fill the machine by themselves. The seconds in a run's history are its own and its
-    share of what was evaluated for several. An error of a call is raised when the others have ended. Memory is foreseen for
-    each run by itself: on a GPU, take as many at once as fit. An interruption ends every run at its next evaluation.
+    300 points, since there more fill the machine by themselves. That is the loss, residuals, gradients, J^T u, Jacobians and
+    Gauss-Newton matrices. Not batched, each run by itself: linear systems, lifts (velocities and masses), metrics, the
+    products of conjugate gradients and sketches; and all of a run whose network has factorised weights or is none of ours,
+    or whose problem cannot be told from another. The seconds in a run's history are its own and its share of what was
+    evaluated for several. An error of a call is raised when the others have ended. Memory is foreseen for each run by
+    itself: on a GPU, take as many at once as fit. An interruption ends every run at its next evaluation.
     """
     calls = list(calls)
     gang, threads = Gang(len(calls)), torch.get_num_threads()
