@@ -9,6 +9,7 @@ from exact import solved_exactly
 from pinn_lora.problems.burgers import Burgers
 from small_flows import MASSED, burgers_flow
 from torch.utils._python_dispatch import TorchDispatchMode
+from waits import Waits
 
 import pinn_lora as pl
 from pinn_lora import catalog, solvers
@@ -281,25 +282,6 @@ def test_where_its_factor_fails_the_normal_matrix_still_gives_the_step(monkeypat
         return float((J @ v).square().sum() + v @ (half @ v))
 
     assert energy(d - expected) < 1e-12 * energy(expected)
-
-
-class Waits(TorchDispatchMode):
-    """How often a number of a tensor is asked for: a GPU has then to finish all that was begun."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func.name() == "aten::_local_scalar_dense"
-        return func(*args, **(kwargs or {}))
-
-
-def test_a_step_by_cholesky_waits_as_often_for_one_pair_as_for_two():
-    """For the factor, |R|^2, the predicted decrease and f at the trial, and for no norm of any pair."""
-    for targets in (["layers.1"], "hidden"):
-        flow, theta = burgers_flow(targets=targets)
-        with Waits() as waits:
-            RosenbrockEuler(solver="cholesky").step(flow, theta, 1.0)
-        assert waits.count <= 4, targets
 
 
 def test_an_iteration_waits_once(monkeypatch):

@@ -73,11 +73,12 @@ class RosenbrockEuler(Integrator):
         trial = theta + d.to(theta)
         if not self.adaptive:
             return Step(trial, True, h, system.value)
-        if torch.equal(trial, theta):  # d is lost in rounding, and a smaller step would be too
+        moves = (trial != theta).any()
+        predicted = system.predicted(torch.where(moves, d, 0.0))  # both in one answer that a device is waited for
+        if predicted == 0.0:  # d is lost in rounding, and a smaller step would be too
             return Step(theta, False, h, system.value, finished=True)
         if self.acceleration:
             trial = theta + (d + self._bend(flow, system, theta, d, h)).to(theta)
-        predicted = system.predicted(d)
         actual = system.value - flow.value(trial)
         if not actual >= self.accept * predicted:  # also where the trial is not finite
             return Step(theta, False, h / self.shrink, system.value)

@@ -136,14 +136,29 @@ def factored(gram: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(singular == 0, LU, torch.nan), pivots
 
 
-def not_finite(g_B: Tensor, g_A: Tensor) -> tuple[Tensor, Tensor]:
-    """The velocity at factors that overflowed."""
-    return torch.full_like(g_B, torch.nan), torch.full_like(g_A, torch.nan)
-
-
 def relative_damping(pair: Pair, eps: float) -> Tensor:
     """lam = eps tr(S + K) / (2 r): damping in the units of the factors, whatever their scale s."""
     return eps * (pair.B.square().sum() + pair.A.square().sum()) / (2 * pair.A.shape[0])
+
+
+class Decomposed(NamedTuple):
+    """lam, and S = U diag(s) U^T and K = V diag(k) V^T with s and k not below zero."""
+
+    lam: Tensor
+    s: Tensor
+    U: Tensor
+    k: Tensor
+    V: Tensor
+
+
+def decomposed(pair: Pair, eps: float) -> Decomposed:
+    """The Gram matrices with the relative damping. Where factors overflowed lam is nan, and so is what is damped by it, and S
+    and K are taken for zero, as eigh would raise; nobody asks which it is, for that would wait for the device."""
+    lam = relative_damping(pair, eps)
+    sound = lam.isfinite()
+    s, U = torch.linalg.eigh(torch.where(sound, pair.S, 0.0))
+    k, V = torch.linalg.eigh(torch.where(sound, pair.K, 0.0))
+    return Decomposed(torch.where(sound, lam, torch.nan), s.clamp_min(0.0), U, k.clamp_min(0.0), V)
 
 
 def gauge_directions(pair: Pair) -> Tensor:

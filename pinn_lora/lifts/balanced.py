@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pinn_lora.lifts import Lift, Mass, not_finite, relative_damping
+from pinn_lora.lifts import Lift, Mass, decomposed, relative_damping
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 
@@ -31,12 +31,7 @@ class Balanced(Lift):
         return self.velocity_at(pair, metric)(g_B, g_A)
 
     def velocity_at(self, pair, metric):
-        lam = relative_damping(pair, self.eps)
-        if not lam.isfinite():  # factors that overflowed: eigh would raise
-            return not_finite
-        s, U = torch.linalg.eigh(pair.S)
-        k, V = torch.linalg.eigh(pair.K)
-        s, k = s.clamp_min(0.0), k.clamp_min(0.0)
+        lam, s, U, k, V = decomposed(pair, self.eps)
         unit, both = pair.scale**-2, s[:, None] + k[None, :] + lam
 
         def velocity(g_B, g_A):

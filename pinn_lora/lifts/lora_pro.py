@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from pinn_lora.catalog import choose
-from pinn_lora.lifts import Lift, Mass, factored, not_finite, relative_damping, symmetric
+from pinn_lora.lifts import Lift, Mass, decomposed, factored, relative_damping, symmetric
 from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 Gauge = Literal["sylvester", "zero", "symmetry"]
@@ -43,12 +43,8 @@ class LoRAPro(Lift):
         return self.velocity_at(pair, metric)(g_B, g_A)
 
     def velocity_at(self, pair, metric):
-        lam = relative_damping(pair, self.eps)
-        if not lam.isfinite():  # factors that overflowed: eigh would raise
-            return not_finite
-        s, U = torch.linalg.eigh(pair.S)
-        k, V = torch.linalg.eigh(pair.K)
-        s, k, unit = s.clamp_min(0.0) + lam, k.clamp_min(0.0) + lam, pair.scale**-2
+        lam, s, U, k, V = decomposed(pair, self.eps)
+        s, k, unit = s + lam, k + lam, pair.scale**-2
 
         def velocity(g_B, g_A):
             left = U @ (U.T @ g_A / s[:, None])  # S^-1 g_A

@@ -33,23 +33,22 @@ class Refactored(Lift):
         check_ranges(self, eps=NOT_NEGATIVE)
 
     def _means(self, pair):
-        """T and T^-1."""
-        if pair.A.any():
-            return self._mean(pair.S, pair.K)
-        return self._mean(pair.K, pair.S)[::-1]
+        """T and T^-1, without asking what the device would be waited for."""
+        S, K, some = pair.S, pair.K, pair.A.any()
+        T, inverse = self._mean(torch.where(some, S, K), torch.where(some, K, S))
+        return torch.where(some, T, inverse), torch.where(some, inverse, T)
 
     def _mean(self, S, K):
         """T = Z Z^T and T^-1 = Y Y^T by K = V k V^T and K^1/2 S K^1/2 = Q q Q^T: Z = K^1/2 Q (q + eps^2)^-1/4."""
-        if not (S.trace() * K.trace()).isfinite():  # factors that overflowed: eigh would raise
-            broken = torch.full_like(S, torch.nan)
-            return broken, broken
+        sound = (S.trace() * K.trace()).isfinite()  # else factors overflowed, and eigh would raise
+        S, K = torch.where(sound, S, 0.0), torch.where(sound, K, 0.0)
         k, V = torch.linalg.eigh(K)
         k = k.clamp_min(0.0) + 10.0 * torch.finfo(k.dtype).eps * K.trace() / len(k)  # rows of A that depend on others
         half = (V * k.sqrt()) @ V.T
         q, Q = torch.linalg.eigh(symmetric(half @ S @ half))
         fourth = (q.clamp_min(0.0) + self.eps**2).sqrt().sqrt()
         Z, Y = half @ Q / fourth, (V / k.sqrt()) @ (V.T @ Q) * fourth
-        return Z @ Z.T, Y @ Y.T
+        return torch.where(sound, Z @ Z.T, torch.nan), torch.where(sound, Y @ Y.T, torch.nan)
 
     def velocity(self, pair, g_B, g_A, metric):
         return self.velocity_at(pair, metric)(g_B, g_A)
