@@ -73,7 +73,9 @@ def test_a_batch_does():
     assert all(x.isfinite().all() for x in found)
 
 
-NO_DEVICES = ["meta", "hpu", "xla", "mkldnn", "privateuseone", "nonsense", "", "cpu:-1", "cuda:99", 99, True, ["cpu"]]
+ABSENT = ["meta", "hpu", "xla", "vulkan", "mkldnn", "privateuseone"]  # torch knows the name
+ABSENT += [] if torch.backends.mps.is_available() else ["mps", "mps:0", torch.device("mps")]
+NO_DEVICES = [*ABSENT, "nonsense", "", "cpu:-1", "cuda:99", 99, True, ["cpu"]]
 
 
 @pytest.mark.parametrize("device", NO_DEVICES, ids=str)
@@ -87,6 +89,10 @@ def test_a_device_that_cannot_compute_gets_one_sentence(device, train):
             pl.finetune(base, SOFT, rank=1, max_steps=1, points=16, device=device)
     assert str(raised.value).startswith(f"the device {device!r} cannot be used here (choices: cpu")
     assert "\n" not in str(raised.value) and not str(raised.value).endswith(": ")
+    if device in ABSENT:
+        assert str(raised.value).endswith(f"): torch {torch.__version__} finds no such device that computes"), (
+            "no words of torch's"
+        )
 
 
 @pytest.mark.parametrize("device", ["meta", "hpu"])
