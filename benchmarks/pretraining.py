@@ -1,12 +1,11 @@
 """Two ways that pretraining might be quicker or better: conditions weighted by a rule, and a first part in float32.
 
-    python benchmarks/pretraining.py [--threads 1] [--quick] [--only weights float32] [--out FILE]
+    python benchmarks/pretraining.py [--threads 1] [--quick] [--only weights others float32] [--out FILE]
 
 Weights: problems with all conditions in the loss, defaults of `pretrain`, w_k = 1, 10 or 100 for every condition beside 1 for
-the residual, or w_k = tr K_r / tr K_k with K_k = J_k J_k^T / N_k at the first weights (Wang, Yu & Perdikaris 2022, arXiv
-2007.14527, who make it anew while training). float32: as many steps all in float64, or the first 40 % (implicit steps, 3 x 24)
-or all of Adam's (4 x 64) in float32. Relative L2 of the last iterate, CPU seconds of training. What is written:
-results/benchmarks/pretraining.json.
+the residual, or `trace_weights`, the default. Others: nine more problems with one seed and at most 60 s, 1 and `trace_weights`.
+float32: as many steps all in float64, or the first 40 % (implicit steps, 3 x 24) or all of Adam's (4 x 64) in float32. Relative
+L2 of the last iterate, CPU seconds of training. What is written: results/benchmarks/pretraining.json.
 """
 
 from __future__ import annotations
@@ -18,45 +17,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pinn_lora.problems.allen_cahn import AllenCahn
 from pinn_lora.problems.burgers import Burgers
+from pinn_lora.problems.cavity import Cavity
+from pinn_lora.problems.convection import Convection
+from pinn_lora.problems.kdv import KdV
 from pinn_lora.problems.klein_gordon import KleinGordon
+from pinn_lora.problems.kovasznay import Kovasznay
+from pinn_lora.problems.kuramoto_sivashinsky import KuramotoSivashinsky
+from pinn_lora.problems.reaction import Reaction
+from pinn_lora.problems.reaction_diffusion import ReactionDiffusion
+from pinn_lora.problems.schroedinger import Schroedinger
 from pinn_lora.problems.wave import Wave
 from side_by_side import machine, write
 
 import pinn_lora as pl
-from pinn_lora.lora import Blocks
-from pinn_lora.points import first_points
-from pinn_lora.training import network_for
 
 SOFT = [Burgers(nu=0.01 / math.pi, form="soft"), Wave(form="soft"), KleinGordon(form="soft")]
+OTHERS = [  # with one seed, weights of 1 and by traces
+    Convection(form="soft"),
+    Reaction(form="soft"),
+    ReactionDiffusion(form="soft"),
+    AllenCahn(D=1e-3, form="soft"),
+    KdV(form="soft"),
+    KuramotoSivashinsky(form="soft"),
+    Schroedinger(form="soft"),
+    Kovasznay(form="soft"),
+    Cavity(form="soft"),
+]
 
 
-def trace_weights(problem: pl.Problem, seed: int, points: int = 1000) -> dict[str, float]:
-    """w_k = tr K_r / tr K_k of every condition, at the weights that `pretrain` starts from."""
-    network = network_for(problem, seed=seed)
-    blocks, chosen = Blocks(network), first_points(problem, points, seed=seed)
-    theta, traces = blocks.read(network), {}
-    names = [name for name, _, _ in problem.terms()]
-    for name in names:
-        weights = {other: float(other == name) for other in names}
-        objective = pl.Objective(problem, network, blocks, chosen, weights)
-        traces[name] = sum(float(J.square().sum()) for J in objective.jacobian_rows(theta))
-    return {name: traces["residual"] / traces[name] for name in names if name != "residual"}
+PARTS = ["weights", "others", "float32"]
 
 
-def weights_rows(problem: pl.Problem, seeds: Sequence[int], options: dict[str, Any]) -> list[dict]:
-    """One row a choice of weights."""
+def weights_rows(
+    problem: pl.Problem, seeds: Sequence[int], choices: Sequence[float | None], options: dict[str, Any]
+) -> list[dict]:
+    """One row a choice of weights, the same for all conditions; None for `trace_weights`."""
     conditions, rows = [name for name, _, _ in problem.terms() if name != "residual"], []
-    for choice in (1.0, 10.0, 100.0, "traces"):
-        errors, seconds, taken = [], [], []
-        for seed in seeds:
-            weights = trace_weights(problem, seed) if choice == "traces" else dict.fromkeys(conditions, float(choice))
-            last = pl.pretrain(problem, weights=weights, seed=seed, **options).history[-1]
-            errors, seconds, taken = [*errors, last.relative_l2], [*seconds, last.seconds], [*taken, weights]
-        rows.append({"name": repr(problem), "weights": choice, "errors": errors, "seconds": seconds, "taken": taken})
-        print(
-            f"{problem!r:<60} {choice!s:<7}", " ".join(f"{e:.2e}" for e in errors), f"{sum(seconds):.0f} s", flush=True
-        )
+    for choice in choices:
+        weights = None if choice is None else dict.fromkeys(conditions, choice)
+        found = [pl.pretrain(problem, weights=weights, seed=seed, **options) for seed in seeds]
+        errors = [solution.history[-1].relative_l2 for solution in found]
+        seconds = [solution.history[-1].seconds for solution in found]
+        taken = [solution.settings["weights"] for solution in found]
+        told = "traces" if choice is None else choice
+        rows.append({"name": repr(problem), "weights": told, "errors": errors, "seconds": seconds, "taken": taken})
+        errors_told = " ".join(f"{e:.2e}" for e in errors)
+        print(f"{problem!r:<60} {told!s:<7} {errors_told} {sum(seconds):.0f} s", flush=True)
     return rows
 
 
@@ -90,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Weights of conditions by a rule, and a first part in float32.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one seed, a few steps: shows that it runs")
-    parser.add_argument("--only", nargs="+", choices=["weights", "float32"], default=["weights", "float32"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/pretraining.json"))
     given = parser.parse_args(arguments)
     before = torch.get_num_threads()
@@ -98,11 +106,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = range(1 if given.quick else 3)
     short: dict[str, Any] = {"max_steps": 8, "points": 100} if given.quick else {}
     found: dict[str, list[dict]] = {}
+    less: dict[str, Any]
     try:
         if "weights" in given.only:
-            found["weights"] = [row for problem in SOFT for row in weights_rows(problem, seeds, short)]
+            choices = [1.0, 10.0, 100.0, None]
+            found["weights"] = [row for problem in SOFT for row in weights_rows(problem, seeds, choices, short)]
+        if "others" in given.only:
+            less = {"max_seconds": 60.0, **short}
+            found["others"] = [row for problem in OTHERS for row in weights_rows(problem, seeds[:1], [1.0, None], less)]
         if "float32" in given.only:
-            less: dict[str, Any] = {"points": 100} if given.quick else {}
+            less = {"points": 100} if given.quick else {}
             lm, adam = (8, 8) if given.quick else (250, 5000)
             wide = {"width": 16 if given.quick else 64, "depth": 4, **less}
             found["float32"] = [

@@ -15,7 +15,7 @@ from pinn_lora.optimizers.adam import Adam
 from pinn_lora.optimizers.sd_lora import SDLoRA
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import COUNT, must_be
-from pinn_lora.scalars import checked_seed, integers
+from pinn_lora.scalars import checked_seed, integers, term_weights
 from pinn_lora.solution import Solution, Status
 from pinn_lora.training import check_given, continued, finetune
 
@@ -80,14 +80,14 @@ def sd_lora(
     for k, problem in enumerate(problems):
         network = _longer(base, network, rank=rank, targets=targets, seed=seed + k)
         settings = {"method": f"sd-lora, pair {k + 1}", "rank": rank * (k + 1), "seed": seed, "points": points}
-        settings["weights"] = dict(weights or {})
+        settings["weights"] = base.weights_for(problem) if weights is None else term_weights(weights)
         solution = train(
             Solution(problem, network, base, (), Status.COMPLETED, settings),
             SDLoRA(rank=rank),
             step_size=step_size,
             budget=Budget(max_steps, None, resample_every),
             points=points,
-            weights=weights,
+            weights=settings["weights"],
             seed=seed + k,
             compile=False,
             progress=progress,

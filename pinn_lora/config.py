@@ -78,7 +78,7 @@ class CaseConfig(Strict):
     rank: int = Field(4, ge=1)
     scale: Any = 1.0  # a number, or "rslora", read by `scale_of`
     points: int | None = Field(None, ge=1)  # the study's where not given
-    weights: dict[str, float] = {}
+    weights: dict[str, float] | Literal["traces"] = {}  # "traces": those that `pretrain` chooses
     pretrain: PretrainConfig = PretrainConfig()
     full_scan: bool = True  # every step size with every seed; else the step size is tuned with the first seed alone
 

@@ -166,6 +166,15 @@ class Objective:
                 counts[name] = counts.get(name, 0) + len(r)
         return {name: math.sqrt(total / counts[name]) for name, total in totals.items()}
 
+    def term_traces(self, theta: Tensor) -> dict[str, float]:
+        """tr K_k = sum |J_k|^2 / N_k of every term k, J_k (N_k, P) the Jacobian of its residuals, without its weight."""
+        self.work.jacobians += 1
+        bound, found = self.running.bind(theta), {}
+        for chunk, _ in self.chunks:
+            name, (_, J) = chunk.term.name, self.running.jacobian(bound, chunk)
+            found[name] = found.get(name, 0.0) + float(J.double().square().sum()) / len(self.points[name][0])
+        return found
+
     def value(self, theta: Tensor) -> float:
         """f(theta)."""
         self.work.residuals += 1

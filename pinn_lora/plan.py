@@ -105,7 +105,8 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         except ValueError as error:
             raise ConfigError(f"case {number}: {error}") from None
         named = [] if case.network == "mlp" else [case.network]
-        told = repr((base, shape, case.pretrain, sorted(case.weights.items()), *named))  # all that a base is made from
+        chosen = case.weights if isinstance(case.weights, str) else sorted(case.weights.items())
+        told = repr((base, shape, case.pretrain, chosen, *named))  # all that a base is made from
         base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         adapter = "-".join([f"r{case.rank}", *_scale_told(case).split()])
         case_id = f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-{adapter}"
@@ -133,7 +134,7 @@ def _check_case(
     case: CaseConfig, base: Problem, target: Problem, methods: Sequence[MethodConfig], *, dtype: str
 ) -> None:
     """ValueError for what cannot be trained as it is asked for."""
-    check_weights(case.weights, base, target)
+    check_weights({} if isinstance(case.weights, str) else case.weights, base, target)
     check_pretraining(case.pretrain)
     network = network_for(base, case.network, width=case.width, depth=case.depth)
     for method in methods:
@@ -144,7 +145,7 @@ def _check_case(
                 told = f"{method.name} from {start}" if start else method.name
                 raise ValueError(f"{told}: {error}") from None
     for problem in (base, target):
-        rehearse(problem, network.to(getattr(torch, dtype)), weights_of(case, problem))
+        rehearse(problem, network.to(getattr(torch, dtype)), weights_of(case, problem) or {})
 
 
 def check_start(preset: Preset, network: nn.Module, *, start: str | None, rank: int, scale: Scale = 1.0) -> None:
@@ -186,8 +187,11 @@ def check_weights(weights: Mapping[str, float], *problems: Problem) -> None:
             raise ValueError(f"there is no loss term {name!r} to weigh (terms: {', '.join(known)})")
 
 
-def weights_of(case: CaseConfig, problem: Problem) -> dict[str, float]:
-    """The case's weights of the terms that the problem has: base and target may have others."""
+def weights_of(case: CaseConfig, problem: Problem) -> dict[str, float] | None:
+    """The case's weights of the terms that the problem has: base and target may have others. None where they
+    are `pretrain`'s choice, and then the base's."""
+    if isinstance(case.weights, str):
+        return None
     names = [name for name, _, _ in problem.terms()]
     return {name: value for name, value in case.weights.items() if name in names}
 

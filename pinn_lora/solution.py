@@ -89,6 +89,11 @@ class Solution:
         blocks = Blocks(network)
         return Objective(self.problem, network, blocks, held_out_points(self.problem)).term_norms(blocks.read(network))
 
+    def weights_for(self, problem: Problem) -> dict[str, float]:
+        """The weights of the loss terms that it was trained with, of those that `problem` has."""
+        names = [name for name, _, _ in problem.terms()]
+        return {name: w for name, w in self.settings.get("weights", {}).items() if name in names}
+
     def zero_shot(self) -> Solution:
         """The base, evaluated unchanged on this problem. ValueError for a solution that has no base."""
         if self.base is None:

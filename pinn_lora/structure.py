@@ -48,7 +48,8 @@ def select_ranks(
             "this solution's adapters add nothing to the base: no direction is worth a place; fine-tune it first"
         )
     chosen = first_points(solution.problem, points, seed=seed)
-    sigma, g, H = _expansion(solution, directions, chosen, term_weights(weights))
+    weights = solution.weights_for(solution.problem) if weights is None else term_weights(weights)
+    sigma, g, H = _expansion(solution, directions, chosen, weights)
     if not (g.isfinite().all() and H.isfinite().all()):
         raise ValueError("the loss near this solution is not finite: it diverged; fine-tune with a smaller step_size")
     kept = greedy(sigma, g, H, budget)
@@ -128,7 +129,8 @@ def select_layers(
     ranks = {name: min(rank, *shape) for name, shape in shapes.items()}
     network = adapt(merge(base.network), rank=ranks, targets="all", seed=seed)
     blocks = Blocks(network)
-    objective = Objective(problem, network, blocks, first_points(problem, points, seed=seed), term_weights(weights))
+    weights = base.weights_for(problem) if weights is None else term_weights(weights)
+    objective = Objective(problem, network, blocks, first_points(problem, points, seed=seed), weights)
     found = _trained(objective, steps, step_size)
     sizes = {block.name: float(torch.linalg.matrix_norm(_product(block, found))) for block in blocks.pairs}
     if not objective.value(found) <= BLOW_UP * objective.value(blocks.read(network)):

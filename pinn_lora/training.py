@@ -28,6 +28,7 @@ from pinn_lora.ranges import POSITIVE, must_be
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
 from pinn_lora.scalars import checked_seed, integer_ranks, integers, reals, switches, term_weights
 from pinn_lora.solution import Solution, Status
+from pinn_lora.trace_weights import trace_weights
 
 PROBE = 512  # points of the batch that a start by the gradient sees
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -64,9 +65,10 @@ def pretrain(
     max_steps, where not given, is the method's. Every `resample_every` steps (None: never) residual-adaptive points are added,
     up to three times the first number. "auto" is 10 where steps are implicit, else a fifteenth of the run, and only while the
     held-out loss is above 1.5 times the fitted one: a smooth solution needs no more, and steps on fewer points are quicker.
-    weights: by term name, see `Objective`. compile: fused kernels with the same numbers; needs a C++ compiler and some seconds
-    for every new shape, so it pays for long runs. max_memory: GiB that an implicit step may take, see `Objective`: the solver
-    and the points taken together are chosen for it.
+    weights: by term name, see `Objective`, 1 for what is not named ({}: for all). Where not given every condition has one of
+    its own, so that none is left behind, see `trace_weights`; the solution's settings have them. compile: fused kernels with
+    the same numbers; needs a C++ compiler and some seconds for every new shape, so it pays for long runs. max_memory: GiB that
+    an implicit step may take, see `Objective`: the solver and the points taken together are chosen for it.
     Raises ValueError for names that do not exist, a given network that does not map points (n, d) to (n, fields) or is not
     periodic where the problem counts on it, and a loss that is not finite at the start.
     """
@@ -78,7 +80,6 @@ def pretrain(
     spacing = _spacing(resample_every)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
     must_be(POSITIVE, max_seconds=max_seconds)
-    weights = term_weights(weights)
     if isinstance(network, nn.Module):
         _check_fits(problem, network)
         network = copy.deepcopy(network)
@@ -86,6 +87,7 @@ def pretrain(
         network = network_for(problem, "mlp" if network is None else network, width=width, depth=depth, seed=seed)
     network = _place(network, torch.float64 if dtype is None else dtype, device)
     _check_periodic(problem, network)
+    weights = trace_weights(problem, network, seed=seed) if weights is None else term_weights(weights)
     blocks = Blocks(network)
     name = method or ("full-lm" if blocks.size <= DIRECT_LIMIT else "adam-lbfgs")
     phases = pretraining_phases(name, max_steps)
@@ -245,10 +247,10 @@ def finetune(
     "rslora", {"name": "rslora", "alpha": 2.0}: alpha / sqrt(rank), see `RSLoRA`. method: a preset or its name, or a
     `Method(metric, lift, integrator)` or an optimizer, which then trains factors. The initializer, the first step size and the
     budget are the preset's where not given.
-    resample_every, compile, max_memory: as in `pretrain`. The base is left as it is. Raises ValueError for names that do not
-    exist, a rank above a layer's size, a start that does not fit, factors from which the method's lift cannot begin (see
-    `check_start` of `pinn_lora.lifts`) and a loss that is not finite at the start, MemoryError for an implicit step that does
-    not fit.
+    weights: as in `pretrain`; the base's where not given. resample_every, compile, max_memory: as there. The base is left as
+    it is. Raises ValueError for names that do not exist, a rank above a layer's size, a start that does not fit, factors from
+    which the method's lift cannot begin (see `check_start` of `pinn_lora.lifts`) and a loss that is not finite at the start,
+    MemoryError for an implicit step that does not fit.
     """
     check_given(problem, base=base)
     switches(compile=compile, progress=progress, train_biases=train_biases, train_output=train_output)
@@ -257,7 +259,8 @@ def finetune(
     spacing, rank = _spacing(resample_every), integer_ranks(rank)
     step_size, max_seconds, max_memory = reals(step_size=step_size, max_seconds=max_seconds, max_memory=max_memory)
     must_be(POSITIVE, max_seconds=max_seconds)
-    weights, scale = term_weights(weights), None if scale is None else scale_of(scale)
+    weights = base.weights_for(problem) if weights is None else term_weights(weights)
+    scale = None if scale is None else scale_of(scale)
     preset = preset_of(method)
     shape: dict[str, Any] = {"rank": rank, "initializer": initializer, "targets": targets, "scale": scale}
     shape |= {"train_biases": train_biases, "train_output": train_output}

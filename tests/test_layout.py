@@ -74,7 +74,7 @@ LEVELS: list[set[str]] = [
     {"batches", "checks.network", "checks.reference", "lifts", "metrics", "points"},
     {"checks.problem", "gang", "solvers"},
     {"integrators"},
-    {"flow", "solution", "wolfe"},
+    {"flow", "solution", "trace_weights", "wolfe"},
     {"dde.problem", "families.record", "optimizers"},
     {"method"},
     {"presets"},

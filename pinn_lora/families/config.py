@@ -78,7 +78,8 @@ class FamilyConfig(Strict):
     max_steps: int | None = Field(None, ge=1)
     max_seconds: float | None = Field(None, gt=0)
     points: int | None = Field(None, ge=1)  # by the rule for thin layers where not given
-    weights: dict[str, float] = Field(default_factory=dict)
+    # "traces": those that `pretrain` chooses
+    weights: dict[str, float] | Literal["traces"] = Field(default_factory=dict)
     pretrain: PretrainConfig = PretrainConfig()  # of the bases, and of the members that are trained from scratch
     from_scratch: int = Field(0, ge=0)  # how many members are also trained from scratch, to compare with
     seeds: list[Seed] = Field([0], min_length=1)
@@ -106,7 +107,12 @@ class FamilyConfig(Strict):
     def training(self) -> dict[str, Any]:
         """How a member is trained, whatever its rank and its points: the arguments that `finetune` and `solve_family` share."""
         names = ("method", "initializer", "train_biases", "train_output", "step_size", "max_steps", "max_seconds")
-        return {name: getattr(self, name) for name in (*names, "weights", "compile")}
+        return {name: getattr(self, name) for name in (*names, "compile")} | {"weights": self.chosen_weights}
+
+    @property
+    def chosen_weights(self) -> dict[str, float] | None:
+        """None where they are `pretrain`'s choice, and then the base's."""
+        return None if isinstance(self.weights, str) else self.weights
 
     def _check_ranks(self) -> None:
         if self.ranks is None:

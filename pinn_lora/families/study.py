@@ -105,9 +105,9 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
         runs = plan_ranks(config, base, members, folder, origin=origin)
         for member in members if config.points is None else ():
             layer_points(base, member)
-        check_weights(config.weights, base)
+        check_weights(config.chosen_weights or {}, base)
         check_pretraining(config.pretrain)
-        rehearse(base, network, config.weights)
+        rehearse(base, network, config.chosen_weights or {})
     except (ValueError, ImportError) as error:
         raise ConfigError(str(error)) from None
     return base, members, runs
@@ -150,7 +150,7 @@ def _make(calls: list[tuple], config: FamilyConfig, what: str, progress: bool) -
 
 def _pretrain(config: FamilyConfig, problem: Problem, place: Path, seed: int, *, progress: bool) -> str:
     shape = {"network": config.network, "width": config.width, "depth": config.depth}
-    options = {"weights": config.weights, "seed": seed, **config.pretrain.options}
+    options = {"weights": config.chosen_weights, "seed": seed, **config.pretrain.options}
     with torch_threads(config.threads):
         solution = pretrain(problem, compile=config.compile, progress=progress, **shape, **options)
     if place.name == "base" and solution.status is Status.DIVERGED:
