@@ -223,6 +223,8 @@ def check_model(model: type[Model], raw: dict[str, Any], *, where: str, parts: M
     except ValidationError as error:
         said: dict[str, list[str]] = {}  # of a value that may be of several types, each says what it is not
         for mistake in error.errors():
+            if mistake["type"] == "literal_error" and isinstance(mistake["input"], dict):
+                continue  # a table where a word may stand, too: what is wrong in it is said
             said.setdefault(_said_of(mistake), []).append(_sentence(mistake, model, parts))
         raise ConfigError("; ".join(f"{where}: {sentence}" for sentence in _sentences(said))) from None
 
@@ -231,7 +233,7 @@ def _sentences(said: Mapping[str, Sequence[str]]) -> list[str]:
     """What is said of each place, in sentences: one for all places of which the same is said."""
     places: dict[str, list[str]] = {}
     for start, ends in said.items():
-        end = " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ")
+        end = " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ").replace(" or it must be ", " or ")
         alike = ": " + end if start.endswith(": ") else start + end  # what is missing is said of each place by itself
         places.setdefault(alike, []).append(start.removesuffix(": ") if start.endswith(": ") else "")
     return [" and ".join(starts) + end for end, starts in places.items()]
@@ -264,7 +266,7 @@ def _said_of(mistake: Any) -> str:
     for part in mistake["loc"]:
         if isinstance(part, int):
             place += f" {part + 1}"
-        elif part not in ("str", "dict[str,any]"):  # which of several types it is not
+        elif part != "str" and not part.startswith(("dict[", "literal[")):  # which of several types it is not
             place += (", " if place[-1:].isdigit() else "." if place else "") + part
     if mistake["type"] == "missing":
         return f"{place} "

@@ -14,7 +14,7 @@ from small_problems import BOX, System
 
 import pinn_lora as pl
 from pinn_lora.chain import sd_lora
-from pinn_lora.config import check_config
+from pinn_lora.config import ConfigError, check_config
 from pinn_lora.families.config import check_family
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective
@@ -142,6 +142,20 @@ def test_a_config_chooses_them_by_name():
     family = {"name": "f", "title": "f", "problem": "wave", "base": {"form": "soft"}, "members": [{"c": 2.2}]}
     chosen = [check_family({**family, **given}, where="f.toml") for given in ({"weights": "traces"}, {})]
     assert [config.training["weights"] for config in chosen] == [None, {}]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ('"trace"', "case 1, weights = 'trace': give a table or 'traces'"),
+        ("3", "case 1, weights = 3: give a table or 'traces'"),
+        ('{ dirichlet = "a" }', "case 1, weights.dirichlet = 'a': give a number"),
+    ],
+)
+def test_what_is_no_choice_of_weights_is_refused_in_one_sentence(told, said):
+    with pytest.raises(ConfigError) as refused:
+        check_config(tomllib.loads(STUDY.replace("WEIGHTS", f"weights = {told}")), where="s.toml")
+    assert str(refused.value) == f"s.toml: {said}"
 
 
 def test_no_condition_weighs_less_than_one():

@@ -238,7 +238,7 @@ def from_deepxde(
     A `deepxde.nn.FNN` of one width, with tanh or sin and without transforms, becomes our MLP with the same values, which is
     quick; any other network stays as it is. The network is copied and its type kept. Where it carries factors
     (`adapt_model`), the solution's `base` is the network without them. loss_weights of a Model are in
-    `.settings["weights"]`, for `finetune(..., weights=)`.
+    `.settings["weights"]`, which `finetune` takes where none are given.
 
     outputs: how many outputs a network for `data` has, where none is given; else they are counted by running pde.
     coefficients: by name, those that `data` was made with, which tell the members of a family apart (`solve_family`). Raises
