@@ -69,7 +69,11 @@ def integer_ranks(rank: Any) -> Any:
 
 
 def term_weights(weights: Mapping[str, Any] | None) -> dict[str, float]:
-    """Weights by term name as float, none where there are none. ValueError as for `reals`."""
+    """Weights by term name as float, none where there are none. ValueError as for `reals`, and for what is no mapping."""
+    if weights is not None and not isinstance(weights, Mapping):
+        raise ValueError(
+            f"weights is {weights!r:.60}; give a mapping from the names of loss terms to numbers, or leave it out"
+        )
     weights = weights or {}
     return dict(zip(weights, reals(**{f"the weight of {name}": w for name, w in weights.items()}), strict=True))
 

@@ -53,6 +53,12 @@ def test_what_is_no_number_is_named(given):
             integer_ranks({"layers.1": wrong})
 
 
+@pytest.mark.parametrize("given", ["traces", 3, [1.0, 2.0], ()], ids=repr)
+def test_weights_that_are_no_mapping_are_named(given):
+    with pytest.raises(ValueError, match=r"^weights is .*; give a mapping from the names of loss terms to numbers, or"):
+        term_weights(given)
+
+
 def test_seeds():
     assert checked_seed(np.int64(7)) == 7 and checked_seed(2**62 - 1) == 2**62 - 1
     for wrong in (-1, 2**62, 0.5, None, "1"):
