@@ -90,11 +90,15 @@ def held() -> float | None:
     return peak_memory_mib()
 
 
+def solver_name(objective: pl.Objective) -> str:
+    """The solver of a step."""
+    return solver_of(objective, objective.blocks.read(objective.network)).__module__.rpartition(".")[2]
+
+
 def measure(axis: str, size: int, repeats: int) -> dict[str, Any]:
     before, shape = held(), {**FIXED[axis], axis: size}
     objective = objective_of(**shape)
     theta = objective.blocks.read(objective.network)
-    solver = solver_of(objective, theta)
     step = lambda: Flow(objective, Balanced(), Identity()).system(theta).solve(H, 0.1)  # noqa: E731
     ways = {"gradient": lambda: objective.gradient(theta), "step": step}
     if shape["points"] <= DEEPXDE_POINTS:
@@ -106,7 +110,7 @@ def measure(axis: str, size: int, repeats: int) -> dict[str, Any]:
         **shape,
         "unknowns": objective.size,
         "residuals": objective.rows,
-        "solver": solver.__module__.rpartition(".")[2],
+        "solver": solver_name(objective),
         "seconds": medians(ways, repeats, warm=0),  # the memory's calls were the first
         "peak_mib": mib,
     }
@@ -127,15 +131,9 @@ def measure_runs(size: int, repeats: int) -> dict[str, Any]:
         for _ in range(repeats + 1):  # the first one warms up
             taken.append(sum(run.history[-1].seconds for run in pl.together(calls)) / steps)
         seconds[name] = statistics.median(taken[1:])
-    unknowns = 2 * shape["rank"] * shape["width"] * (shape["depth"] - 1)
-    row = {
-        "axis": "runs",
-        **shape,
-        "runs": size,
-        "unknowns": unknowns,
-        "residuals": shape["points"],
-        "solver": "cholesky",
-    }
+    objective = objective_of(**shape)  # of one of them
+    row = {"axis": "runs", **shape, "runs": size, "unknowns": objective.size, "residuals": objective.rows}
+    row["solver"] = solver_name(objective)
     return {**row, "seconds": seconds, "peak_mib": {}}
 
 
@@ -161,7 +159,7 @@ def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def draw(rows: Sequence[dict[str, Any]], fitted: dict[str, dict[str, float]]) -> Figure:
     """Seconds against size, a panel an axis; a step's marker is its solver."""
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(3.7 * len(fitted), 3.8), layout="constrained")
+        figure = Figure(figsize=(3.7 * len(fitted), 4.8), layout="constrained")
         for panel, axis in zip(figure.subplots(1, len(fitted), sharey=True, squeeze=False)[0], fitted, strict=True):
             own = [row for row in rows if row["axis"] == axis]
             for (name, long), colour in zip(WAYS.items(), COLOURS, strict=False):
@@ -178,7 +176,7 @@ def draw(rows: Sequence[dict[str, Any]], fitted: dict[str, dict[str, float]]) ->
             fixed = ", ".join(f"{name} {value:,}" for name, value in FIXED[axis].items())
             panel.set(xscale="log", yscale="log", xlabel=axis, title=fixed)
             panel.grid(which="major", color="0.9", linewidth=0.6)
-            panel.legend(frameon=False)
+            panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.16))
         figure.axes[0].set_ylabel("CPU seconds, one thread")
     return figure
 

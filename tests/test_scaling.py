@@ -40,6 +40,9 @@ def test_every_axis_is_measured_and_drawn(tmp_path):
     ]
     by_width = {row["width"]: row for row in found["rows"] if row["axis"] == "width"}
     assert by_width[32]["unknowns"] == 3 * 2 * 32 * 4 and by_width[32]["residuals"] == 2000
+    assert {row["solver"] for row in found["rows"] if row["axis"] == "runs"} == {
+        "kernel"
+    }  # 200 residuals, 384 unknowns
     own = [row for row in found["rows"] if row["axis"] == "rank"]
     for row in found["rows"]:
         assert set(row["seconds"]) == set(bench.STEPS if row["axis"] == "runs" else bench.WAYS)
