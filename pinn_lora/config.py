@@ -217,7 +217,7 @@ def check_config(raw: dict[str, Any], *, where: str) -> StudyConfig:
 
 def check_model(model: type[Model], raw: dict[str, Any], *, where: str, parts: Mapping[str, type[BaseModel]]) -> Model:
     """A checked `model` from plain values, with `parts` under the keys of that name. ConfigError: one sentence a mistake,
-    with all its places."""
+    with its places."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -230,12 +230,14 @@ def check_model(model: type[Model], raw: dict[str, Any], *, where: str, parts: M
 
 
 def _sentences(said: Mapping[str, Sequence[str]]) -> list[str]:
-    """What is said of each place, in sentences: one for all places of which the same is said."""
+    """What is said of each place, in sentences: one for all places of which the same is said, which names at most three."""
     places: dict[str, list[str]] = {}
     for start, ends in said.items():
         end = " or ".join(dict.fromkeys(ends)).replace(" or give ", " or ").replace(" or it must be ", " or ")
         alike = ": " + end if start.endswith(": ") else start + end  # what is missing is said of each place by itself
         places.setdefault(alike, []).append(start.removesuffix(": ") if start.endswith(": ") else "")
+    for starts in places.values():
+        starts[2:] = starts[2:] if len(starts) <= 3 else [f"{len(starts) - 2} more places"]
     return [" and ".join(starts) + end for end, starts in places.items()]
 
 

@@ -50,6 +50,14 @@ def test_a_mistake_that_is_made_several_times_is_said_once_with_its_places():
     assert "method 4, name is missing; " in said and len(said) == 1 + 5
 
 
+def test_a_mistake_in_more_than_three_places_names_two_of_them():
+    with pytest.raises(ConfigError) as error:
+        check(MINIMAL + "".join(f'max_step = {n}\n[[method]]\nname = "lora-sgd"\n' for n in range(4)))
+    assert str(error.value).startswith(
+        "x.toml: method 1, max_step and method 2, max_step and 2 more places: there is no"
+    )
+
+
 STUDIES = [path for path in sorted(configs_folder().glob("*.toml")) if "case" in tomllib.loads(path.read_text())]
 
 
