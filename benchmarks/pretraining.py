@@ -1,11 +1,12 @@
-"""Two ways that pretraining might be quicker or better: conditions weighted by a rule, and a first part in float32.
+"""Three ways that pretraining might be quicker or better: weights by a rule, a first part in float32, implicit steps when wide.
 
-    python benchmarks/pretraining.py [--threads 1] [--quick] [--only weights others float32] [--out FILE]
+    python benchmarks/pretraining.py [--threads 1] [--quick] [--only weights others float32 wide] [--out FILE]
 
 Weights: problems with all conditions in the loss, defaults of `pretrain`, w_k = 1, 10 or 100 for every condition beside 1 for
 the residual, or `trace_weights`, the default. Others: nine more problems with one seed and at most 60 s, 1 and `trace_weights`.
-float32: as many steps all in float64, or the first 40 % (implicit steps, 3 x 24) or all of Adam's (4 x 64) in float32. Relative
-L2 of the last iterate, CPU seconds of training. What is written: results/benchmarks/pretraining.json.
+float32: as many steps all in float64, or the first 40 % (implicit steps, 3 x 24) or all of Adam's (4 x 64) in float32.
+Wide: 4 x 64 and 4 x 128, compiled, by Adam and L-BFGS, and by implicit steps on all weights (`full-lm`) for a given time.
+Relative L2 of the last iterate, CPU seconds of training. What is written: results/benchmarks/pretraining.json.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pinn_lora.problems.allen_cahn import AllenCahn
 from pinn_lora.problems.burgers import Burgers
 from pinn_lora.problems.cavity import Cavity
 from pinn_lora.problems.convection import Convection
+from pinn_lora.problems.helmholtz import Helmholtz
 from pinn_lora.problems.kdv import KdV
 from pinn_lora.problems.klein_gordon import KleinGordon
 from pinn_lora.problems.kovasznay import Kovasznay
@@ -47,7 +49,15 @@ OTHERS = [  # with one seed, weights of 1 and by traces
 ]
 
 
-PARTS = ["weights", "others", "float32"]
+WIDE = [  # problem, width at depth 4, seconds of full-lm
+    (Burgers(nu=0.01 / math.pi), 64, 300.0),
+    (AllenCahn(D=1e-4), 64, 300.0),
+    (Helmholtz(), 64, 300.0),
+    (KdV(), 64, 300.0),
+    (Burgers(nu=0.01 / math.pi), 128, 1000.0),
+]
+
+PARTS = ["weights", "others", "float32", "wide"]
 
 
 def weights_rows(
@@ -94,6 +104,21 @@ def float32_row(name: str, method: str, steps: int, share: float, seeds: Sequenc
     return row
 
 
+def wide_rows(problem: pl.Problem, width: int, seconds: float, short: dict[str, Any]) -> list[dict]:
+    """A wide network by Adam and L-BFGS to their end, and by implicit steps for `seconds`: with the error on the way."""
+    rows = []
+    for method, options in (("adam-lbfgs", {}), ("full-lm", {"max_seconds": seconds, "max_steps": 1000})):
+        given = {"width": width, "depth": 4, "points": 2000, "compile": True, **options, **short}
+        solution = pl.pretrain(problem, method=method, **given)
+        last = solution.history[-1]
+        way = [(r.seconds, r.relative_l2) for r in solution.history]
+        row = {"name": repr(problem), "width": width, "method": method, "status": str(solution.status), "way": way}
+        row |= {"relative_l2": last.relative_l2, "seconds": last.seconds, "steps": last.step, "points": last.points}
+        print(f"{problem!r:<60} 4 x {width} {method:<10} {last.relative_l2:.2e} {last.seconds:.0f} s", flush=True)
+        rows.append(row)
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Weights of conditions by a rule, and a first part in float32.")
     parser.add_argument("--threads", type=int, default=1)
@@ -122,6 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 float32_row("implicit, 3 x 24", "full-lm", lm, 0.4, seeds, **less),
                 float32_row("Adam alone, 4 x 64", "full-adam", adam, 1.0, seeds[:1], **wide),
             ]
+        if "wide" in given.only:
+            found["wide"] = []
+            for case in WIDE[: 1 if given.quick else None]:
+                found["wide"] += wide_rows(*case, short)
+                write(given.out, {"machine": machine(), "seeds": [0], **found})  # hours: what is made is kept
     finally:
         torch.set_num_threads(before)
     write(given.out, {"machine": machine(), "seeds": list(seeds), **found})

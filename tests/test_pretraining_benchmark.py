@@ -19,3 +19,6 @@ def test_every_way_is_measured(tmp_path):
     assert len(found["float32"]) == 2
     for row in found["float32"]:
         assert row["float64"]["errors"] != row["float32"]["errors"]
+    assert [row["method"] for row in found["wide"]] == ["adam-lbfgs", "full-lm"]
+    for row in found["wide"]:
+        assert row["relative_l2"] == row["way"][-1][1] and row["width"] == 64
