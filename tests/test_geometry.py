@@ -204,3 +204,33 @@ def test_a_domain_without_room_is_refused():
 def test_plot_leaves_what_is_outside_blank(tmp_path):
     network = pl.MLP(OnADisk.domain, width=4, depth=1)
     assert pl.Solution(OnADisk(), network).plot(tmp_path / "u.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def ellipse(angle=0.0):
+    return dde.geometry.Ellipse([1, 2], 2, 0.5, angle)
+
+
+SQUARE = dde.geometry.Rectangle([0, 0], [4, 4])
+BOXES = {  # the box of an ellipse that is turned by phi is (a^2 cos^2 + b^2 sin^2)^1/2 wide to either side
+    "ellipse": (ellipse(), [-1, 1.5], [3, 2.5]),
+    "turned": (
+        ellipse(math.pi / 4),
+        [1 - math.sqrt(2.125), 2 - math.sqrt(2.125)],
+        [1 + math.sqrt(2.125), 2 + math.sqrt(2.125)],
+    ),
+    "union": (dde.geometry.Disk([1, 2], 1) | ellipse(), [-1, 1], [3, 3]),
+    "intersection": (SQUARE & ellipse(), [0, 1.5], [3, 2.5]),
+    "difference": (ellipse() - dde.geometry.Disk([1, 2], 0.1), [-1, 1.5], [3, 2.5]),
+}
+
+
+@pytest.mark.parametrize(("geometry", "lower", "upper"), BOXES.values(), ids=BOXES)
+def test_no_part_of_an_ellipse_is_left_out(geometry, lower, upper):
+    """DeepXDE's own box leaves some out. Tolerance: it keeps an ellipse's centre in single precision."""
+    domain = GeometryDomain(geometry)
+    assert np.allclose(domain.lower, lower, atol=1e-6) and np.allclose(domain.upper, upper, atol=1e-6)
+    assert (
+        domain.contains(domain.sample_boundary(200, seed=1)).double().mean() > 0.99
+    )  # what touches the box may round out
+    reached = domain.sample(2000)
+    assert np.allclose(reached.amin(0), lower, atol=0.15) and np.allclose(reached.amax(0), upper, atol=0.15)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pinn_lora.dde.load import seeded, without_warnings
+from pinn_lora.dde.load import load_deepxde, seeded, without_warnings
 from pinn_lora.domain import Domain, first_inside
 
 
@@ -28,7 +28,7 @@ class GeometryDomain(Domain):
         if not all(hasattr(self.space, part) for part in ("inside", "on_boundary", "bbox", "dim")):
             raise ValueError(f"{geometry!r} is no domain; give a pinn_lora.Domain or a geometry of DeepXDE")
         self._cloud = getattr(self.space, "points", None)  # of a PointCloud
-        parts = [self.space.bbox] if self.time is None else [self.space.bbox, self.time.bbox]
+        parts = [_box(self.space)] if self.time is None else [_box(self.space), self.time.bbox]
         lower, upper = (np.concatenate([np.ravel(part[side]) for part in parts]) for side in (0, 1))
         names = tuple(names) if names is not None else self._default_names()
         if len(set(names)) != len(lower):
@@ -112,6 +112,24 @@ class GeometryDomain(Domain):
             n, generator=torch.Generator().manual_seed(seed), device="cpu"
         )  # the points may be in a row
         return torch.cat([points, instants[order]], dim=1)
+
+
+def _box(space: Any) -> tuple[Any, Any]:
+    """The lowest and the highest coordinates: `bbox`, but for an Ellipse, of which DeepXDE says centre - a and centre + b, so
+    that a part of it sticks out, and for what is made of one."""
+    kinds = load_deepxde().geometry
+    if isinstance(space, kinds.Ellipse):
+        along, across = ((r * np.cos(space.angle), r * np.sin(space.angle)) for r in (space.semimajor, space.semiminor))
+        half = np.hypot(along, across[::-1])
+        return space.center - half, space.center + half
+    if not hasattr(space, "geom1"):
+        return space.bbox
+    (low, high), (other_low, other_high) = _box(space.geom1), _box(space.geom2)
+    if isinstance(space, kinds.CSGUnion):
+        return np.minimum(low, other_low), np.maximum(high, other_high)
+    if isinstance(space, kinds.CSGIntersection):
+        return np.maximum(low, other_low), np.minimum(high, other_high)
+    return low, high
 
 
 def _of_cloud(cloud: np.ndarray, n: int, seed: int) -> Tensor:
