@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from test_deepxde_in import burgers, dde, double, in_time, network, on_boundary  # noqa: F401
 
 import pinn_lora as pl
@@ -80,6 +81,10 @@ def with_condition(bc):
     return dde.data.TimePDE(in_time(), burgers().pde, bc, num_domain=10, num_boundary=6, num_initial=6)
 
 
+def function():
+    return dde.data.Function(dde.geometry.Interval(0, 1), lambda x: x, 4, 4)
+
+
 def initial(value=0.0, component=0):
     return with_condition(dde.icbc.IC(in_time(), lambda x: value * x[:, :1], on_boundary, component=component))
 
@@ -137,6 +142,18 @@ LINE = r"test_deepxde_refused\.py, line \d+: "
         ),
         (lambda: from_deepxde(3), "from_deepxde takes a deepxde.data.PDE or TimePDE, and this is int"),
         (
+            lambda: from_deepxde(function(), network(1, 1)),
+            "from_deepxde takes a deepxde.data.PDE or TimePDE, and this is Function",
+        ),
+        (
+            lambda: pl.adapt_model(dde.Model(function(), network(1, 1))),
+            "from_deepxde takes a deepxde.data.PDE or TimePDE, and this is Function",
+        ),
+        (lambda: pl.adapt_model(network(1, 1)), "adapt_model takes a deepxde.Model, and this is FNN; pl.adapt takes a"),
+        (lambda: from_deepxde(burgers(), torch.nn.Identity()), "^the network Identity has no parameters; give one"),
+        (lambda: from_deepxde(burgers(), outputs=0), "^outputs is 0; it must be a whole number, at least 1"),
+        (lambda: from_deepxde(burgers(), coefficients=0.1), "^coefficients is 0.1; give them by name"),
+        (
             lambda: from_deepxde(batched()),
             "PointSetBC draws a batch of its points at every iteration; leave batch_size out",
         ),
@@ -145,7 +162,7 @@ LINE = r"test_deepxde_refused\.py, line \d+: "
         (lambda: from_deepxde(coupled()), "test_deepxde_refused.py, line .*depends on the fields at other points"),
         (
             lambda: from_deepxde(burgers(), network(2, 1).float()),
-            "the network is float32 and the data's points are float64; make both after dde.config.set_default_float",
+            r"test_deepxde_in\.py, line \d+: the network is float32 and the data's points are float64; make both after",
         ),
         (
             lambda: pl.adapt_model(dde.Model(burgers(), network(2, 1).float())),

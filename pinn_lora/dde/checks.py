@@ -9,16 +9,31 @@ import torch
 from torch import nn
 
 from pinn_lora.dde.load import load_deepxde
-from pinn_lora.places import sentence
+from pinn_lora.places import ProblemError, place_of, sentence
+
+
+def check_data(data: Any) -> None:
+    """ValueError for data whose residuals are not a pde's at points, and for another mode of derivatives."""
+    dde = load_deepxde()
+    if not isinstance(data, dde.data.PDE) or isinstance(data, (dde.data.FPDE, dde.data.IDE)):
+        raise ValueError(f"from_deepxde takes a deepxde.data.PDE or TimePDE, and this is {type(data).__name__}")
+    if data.pde is None:
+        raise ValueError("this data has no pde; give one, or use pl.Problem with pl.data(points, values)")
+    if dde.config.autodiff != "reverse":
+        raise ValueError(f"DeepXDE is set to {dde.config.autodiff}-mode derivatives; set it back to reverse mode")
 
 
 def check_types(network: nn.Module, data: Any) -> None:
-    """ValueError for a network and points of two types, which no training takes together."""
-    types = [str(next(iter(network.state_dict().values())).dtype).removeprefix("torch."), str(data.train_x.dtype)]
+    """ValueError for a network without values; ProblemError, with the pde's file and line, for a network and points of two
+    types, which no training takes together."""
+    values = list(network.state_dict().values())
+    if not values:
+        raise ValueError(f"the network {type(network).__name__} has no parameters; give one that can be trained")
+    types = [str(values[0].dtype).removeprefix("torch."), str(data.train_x.dtype)]
     if types[0] != types[1]:
-        raise ValueError(
-            f"the network is {types[0]} and the data's points are {types[1]}; make both after dde.config.set_default_float, or "
-            f"bring the network to {types[1]}"
+        raise ProblemError(
+            f"{place_of(data.pde)}: the network is {types[0]} and the data's points are {types[1]}; make both after "
+            f"dde.config.set_default_float, or bring the network to {types[1]}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from pinn_lora import initializers
 from pinn_lora.catalog import build
+from pinn_lora.dde.load import load_deepxde
 from pinn_lora.dde.networks import is_adapted
 from pinn_lora.dde.problem import from_deepxde
 from pinn_lora.initializers import Initializer
@@ -32,9 +33,13 @@ def adapt_model(
     model.net becomes an adapted copy, in which all but the factors are buffers, so that nothing trains them; compile the
     model again, with a `FactorOptimizer(model.net, ...)` or with "adam", which then trains the factors alone. After
     `model.train`, `from_deepxde(model.data, model)` is the adapted solution, and its `save` writes the adapter. The arguments
-    are those of `adapt`. ValueError, the model being as before, for a network that carries factors already and for data
-    that `from_deepxde` does not take. `model.train` before it is compiled again raises RuntimeError.
+    are those of `adapt`. ValueError, the model being as before, for what is no Model, for a network that carries factors
+    already and for data that `from_deepxde` does not take. `model.train` before it is compiled again raises RuntimeError.
     """
+    if not isinstance(model, load_deepxde().Model):
+        raise ValueError(
+            f"adapt_model takes a deepxde.Model, and this is {type(model).__name__}; pl.adapt takes a network"
+        )
     if is_adapted(model.net):
         raise ValueError("this model's network carries factors already; train them, or give its base to a new Model")
     solution = from_deepxde(model.data, model)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pinn_lora.dde.checks import check_loss, check_types, outputs_of
+from pinn_lora.dde.checks import check_data, check_loss, check_types, outputs_of
 from pinn_lora.dde.geometry import GeometryDomain
 from pinn_lora.dde.load import load_deepxde, without_warnings
 from pinn_lora.dde.networks import is_adapted, own_network, without_factors
@@ -23,6 +23,7 @@ from pinn_lora.fields import Coordinates, Field
 from pinn_lora.jets import Indices
 from pinn_lora.places import ProblemError, naming, place_of, sentence
 from pinn_lora.problem import Condition, Problem
+from pinn_lora.ranges import COUNT, must_be
 from pinn_lora.solution import Solution
 
 PROBED = 2048  # points at which it is seen which derivatives the residual needs
@@ -200,13 +201,7 @@ def _collocation(data: Any) -> list[tuple[Any, np.ndarray]]:
 
 
 def _problem(data: Any, outputs: int | None, coefficients: Mapping[str, Any]) -> DeepXDEProblem:
-    dde, make = load_deepxde(), partial(_kind(tuple(coefficients)), **coefficients)
-    if not isinstance(data, dde.data.PDE) or isinstance(data, (dde.data.FPDE, dde.data.IDE)):
-        raise ValueError(f"from_deepxde takes a deepxde.data.PDE or TimePDE, and this is {type(data).__name__}")
-    if data.pde is None:
-        raise ValueError("this data has no pde; give one, or use pl.Problem with pl.data(points, values)")
-    if dde.config.autodiff != "reverse":
-        raise ValueError(f"DeepXDE is set to {dde.config.autodiff}-mode derivatives; set it back to reverse mode")
+    make = partial(_kind(tuple(coefficients)), **coefficients)
     if outputs is not None:
         return make(data, outputs=outputs)
     failed = []
@@ -248,9 +243,12 @@ def from_deepxde(
     points.
     """
     coefficients = {} if coefficients is None else coefficients
+    if not isinstance(coefficients, Mapping):
+        raise ValueError(f'coefficients is {coefficients!r:.60}; give them by name, as {{"nu": 0.01}}')
+    must_be(COUNT, outputs=outputs)
+    check_data(data)
     if net is None:
         return _problem(data, outputs, coefficients)
-    load_deepxde()
     model = net if hasattr(net, "losshistory") else None
     network = net if model is None else net.net
     if not isinstance(network, nn.Module):
