@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import pinn_lora.problems
 from pinn_lora import initializers, optimizers
 from pinn_lora.catalog import build, choose, find, names
+from pinn_lora.declaration import not_frozen
 from pinn_lora.method import Method
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.places import ProblemError, files_of, place_in
@@ -324,6 +325,8 @@ def load_problem(name: str, coefficients: dict[str, Any], *, folder: str | Path 
             cls = find(pinn_lora.problems, Problem, name)
         except ValueError as error:
             raise ConfigError(f"{error}, or the path of a .py file") from None
+    if coefficients and not hasattr(cls, "__dataclass_fields__"):
+        raise ConfigError(not_frozen(cls))
     fields = inspect.signature(cls).parameters
     values = {key: coefficient(value) for key, value in coefficients.items()}
     for key, value in values.items():

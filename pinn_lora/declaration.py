@@ -13,8 +13,8 @@ Kind = TypeVar("Kind")
 
 
 def mistakes(problem: Any) -> Iterator[tuple[str, str]]:
-    """What of `fields`, `domain` and `periodic` cannot be used, each with the sentence that says why, after its file and line.
-    ProblemError where the class's own code fails."""
+    """What of `fields`, `domain`, `periodic` and `residual` cannot be used, each with the sentence that says why, after its
+    file and line. ProblemError where the class's own code fails."""
     cls = type(problem)
     with naming(problem):
         fields, periodic, domain = problem.fields, problem.periodic, getattr(problem, "domain", None)
@@ -39,8 +39,16 @@ def mistakes(problem: Any) -> Iterator[tuple[str, str]]:
             if name not in domain.names:
                 choices = ", ".join(domain.names)
                 said.append(("periodic", f"periodic names {name!r}, which is no coordinate (coordinates: {choices})"))
+    if not problem.has_residual:
+        said.append(("residual", f"residual is missing: {cls.__name__} has no residual; define residual(self, p, u)"))
     for name, text in said:
         yield name, f"{place_given(cls, name)}: {cls.__name__}: {text}"
+
+
+def not_frozen(cls: type) -> str:
+    """The sentence, after its file and line, for a class that is no frozen dataclass."""
+    where = place_given(cls, "__dataclass_params__")
+    return f"{where}: {cls.__name__} is no frozen dataclass: write @dataclass(frozen=True) above it"
 
 
 def check_declaration(problem: Any) -> None:

@@ -24,7 +24,12 @@ class Domain:
     def __init__(self, **bounds: tuple[float, float]) -> None:
         if not bounds:
             raise ValueError("a domain needs at least one coordinate, for example Domain(x=(-1, 1), t=(0, 1))")
-        for name, (lower, upper) in bounds.items():
+        for name, given in bounds.items():
+            try:
+                lower, upper = (float(bound) for bound in given)
+            except (TypeError, ValueError):
+                say = f"coordinate {name} has bounds {given!r:.60}; give two numbers, as {name}=(0.0, 1.0)"
+                raise ValueError(say) from None
             if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
                 raise ValueError(f"coordinate {name} has bounds ({lower}, {upper}); give finite lower < upper")
         self.names = tuple(bounds)

@@ -16,6 +16,7 @@ from pinn_lora.domain import BOUNDARY, Domain, first_inside
 from pinn_lora.fields import Coordinates, Field, Recorder, components
 from pinn_lora.jets import Index, Indices, Jet, closure
 from pinn_lora.places import ProblemError, caller, naming, place_of, sentence
+from pinn_lora.ranges import COUNT_OR_NONE, must_be
 
 Residual = Tensor | tuple[Tensor, ...]
 
@@ -97,10 +98,24 @@ def _faces(on: str, side: str) -> tuple[tuple[str, str], ...]:
 Value = Callable[[Coordinates], Tensor | float]
 
 
+def _check_value(name: str, value: Any) -> None:
+    if not callable(value):
+        raise ValueError(f"{name}: value is {value!r:.60}; give a function of the points, as lambda p: 0.0")
+
+
+def _of(fields: Sequence[Any], number: int) -> Any:
+    """The unknown of that number; ValueError where there are not so many."""
+    if not -len(fields) <= number < len(fields):
+        raise ValueError(f"field is {number}, and the fields are numbered from 0 to {len(fields) - 1}")
+    return fields[number]
+
+
 def initial(value: Value, *, field: int = 0, derivative: int = 0, on: str = "t") -> Condition:
     """d^k u / dt^k = value(p) at the first instant, k = `derivative`."""
+    _check_value("initial", value)
+    must_be(COUNT_OR_NONE, derivative=derivative)
     name = "initial" if not derivative else "initial_" + "t" * derivative
-    return Condition(name, lambda p, *u: u[field].d(*[on] * derivative) - value(p), faces=((on, "lower"),))
+    return Condition(name, lambda p, *u: _of(u, field).d(*[on] * derivative) - value(p), faces=((on, "lower"),))
 
 
 def dirichlet(
@@ -115,26 +130,35 @@ def dirichlet(
 
     where: takes a part of it, for example `lambda p: p.x < 0`.
     """
+    _check_value("dirichlet", value)
     faces = ((BOUNDARY, side),) if on == BOUNDARY else _faces(on, side)
-    return Condition("dirichlet", lambda p, *u: u[field] - value(p), faces=faces, where=where)
+    return Condition("dirichlet", lambda p, *u: _of(u, field) - value(p), faces=faces, where=where)
 
 
 def neumann(value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
     """du/d`on` = value(p) on the faces of `on` (the derivative in the coordinate, not the outward one)."""
-    return Condition("neumann", lambda p, *u: u[field].d(on) - value(p), faces=_faces(on, side))
+    _check_value("neumann", value)
+    return Condition("neumann", lambda p, *u: _of(u, field).d(on) - value(p), faces=_faces(on, side))
 
 
 def robin(alpha: float, beta: float, value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
     """alpha u + beta du/d`on` = value(p) on the faces of `on`."""
-    return Condition("robin", lambda p, *u: alpha * u[field] + beta * u[field].d(on) - value(p), faces=_faces(on, side))
+    _check_value("robin", value)
+
+    def misfit(p, *u):
+        one = _of(u, field)
+        return alpha * one + beta * one.d(on) - value(p)
+
+    return Condition("robin", misfit, faces=_faces(on, side))
 
 
 def periodic(*, on: str, derivatives: int = 1, field: int = 0) -> Condition:
     """u and its first `derivatives` derivatives in `on` agree at both ends of `on`."""
+    must_be(COUNT_OR_NONE, derivatives=derivatives)
 
     def compare(left, right):
-        (_, *u), (_, *v) = left, right
-        return tuple(u[field].d(*[on] * k) - v[field].d(*[on] * k) for k in range(derivatives + 1))
+        u, v = (_of(fields, field) for _, *fields in (left, right))
+        return tuple(u.d(*[on] * k) - v.d(*[on] * k) for k in range(derivatives + 1))
 
     return Condition("periodic", compare, faces=_faces(on, "both"), paired=True)
 
@@ -146,9 +170,12 @@ def data(points: Any, values: Any, *, field: int = 0) -> Condition:
         raise ValueError(f"data: points have shape {tuple(points.shape)}; give (n, d), one column for each coordinate")
     if values.shape != points.shape[:1]:
         raise ValueError(f"data: {len(points)} points need values (n,), not values of shape {tuple(values.shape)}")
+    wrong = int((~values.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"data: {wrong} of {len(values)} values are not finite")
 
     def misfit(p, *u):
-        return u[field] - values.to(u[field].value)
+        return _of(u, field) - values.to(_of(u, field).value)
 
     return Condition("data", misfit, points=points)
 
@@ -202,12 +229,16 @@ class Problem:
         return None
 
     @property
+    def has_residual(self) -> bool:
+        return type(self).residual is not Problem.residual
+
+    @property
     def has_reference(self) -> bool:
         return type(self).reference is not Problem.reference
 
     def terms(self) -> list[tuple[str, Callable[..., Residual], Condition | None]]:
         """The residual and the conditions under distinct names: repeated names get a number. ProblemError where the fields, the
-        domain, the period or the conditions are none."""
+        domain, the period, the residual or the conditions are none."""
         check_declaration(self)
         found: list[tuple[str, Callable[..., Residual], Condition | None]] = [("residual", self.residual, None)]
         with naming(self, place_of(self.conditions)):

@@ -210,8 +210,13 @@ BROKEN = {
         "reference",
         r"DEF: it is 0 at all of 1,681 points: no relative error can be taken$",
     ),
-    "no dataclass": ("@dataclass(frozen=True)\n", "", "class", "Heat is none: write @dataclass"),
-    "not frozen": ("(frozen=True)", "", "class", "Heat is none: write @dataclass"),
+    "no dataclass": (
+        "@dataclass(frozen=True)\n",
+        "",
+        "class",
+        "line 11: Heat is no frozen dataclass: write @dataclass",
+    ),
+    "not frozen": ("(frozen=True)", "", "class", "line 11: Heat is no frozen dataclass: write @dataclass"),
     "no domain": (
         "    domain = pl.Domain(x=(0.0, 1.0), t=(0.0, 1.0))\n",
         "",

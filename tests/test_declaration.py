@@ -59,6 +59,36 @@ BROKEN = {
     ),
     "conditions that are made later": ("return [pl", "yield [pl", r"line 16: Decay: conditions gives a generator;"),
     "a function": ("[pl.initial(lambda p: 1.0)]", "[lambda p: 1.0]", r"line 16: .* lists a function; each must be a"),
+    "no residual": (
+        "def residual",
+        "def residuum",
+        r"line 6: Decay: residual is missing: Decay has no residual; define",
+    ),
+    "a value that is no function": (
+        "pl.initial(lambda p: 1.0)",
+        "pl.initial(1.0)",
+        r"line 17: Decay: initial: value is 1\.0; give a function of the points, as lambda p: 0\.0$",
+    ),
+    "no such derivative": (
+        "lambda p: 1.0)]",
+        "lambda p: 1.0, derivative=-1)]",
+        r"line 17: Decay: derivative is -1; it must be a whole number, at least 0$",
+    ),
+    "no derivative of a period": (
+        "pl.initial(lambda p: 1.0)",
+        'pl.periodic(on="t", derivatives=-1)',
+        r"line 17: Decay: derivatives is -1; it must be a whole number, at least 0$",
+    ),
+    "no such unknown": (
+        "lambda p: 1.0)]",
+        "lambda p: 1.0, field=1)]",
+        r"line 17: Decay: field is 1, and the fields are numbered from 0 to 0$",
+    ),
+    "data that are not finite": (
+        "pl.initial(lambda p: 1.0)",
+        "pl.data([[0.2], [0.5]], [1.0, float('nan')])",
+        r"line 17: Decay: data: 1 of 2 values are not finite$",
+    ),
     "no such side": (
         "pl.initial(lambda p: 1.0)",
         'pl.dirichlet(lambda p: 1.0, on="t", side="left")',

@@ -99,6 +99,8 @@ def test_names_and_bounds():
     [
         (lambda: Domain(), "at least one coordinate"),
         (lambda: Domain(x=(1.0, 1.0)), r"coordinate x has bounds \(1.0, 1.0\)"),
+        (lambda: Domain(x="a"), r"coordinate x has bounds 'a'; give two numbers, as x=\(0.0, 1.0\)"),
+        (lambda: Domain(x=1.0), "coordinate x has bounds 1.0; give two numbers"),
         (lambda: Domain(x=(2.0, 1.0)), "give finite lower < upper"),
         (lambda: Domain(x=(0.0, math.inf)), "give finite lower < upper"),
         (lambda: Domain(x=(math.nan, 1.0)), "give finite lower < upper"),

@@ -11,7 +11,7 @@ from pinn_lora.checks.findings import Finding, Verdict, any_wrong, judged
 from pinn_lora.checks.network import check_network
 from pinn_lora.checks.reference import check_reference
 from pinn_lora.checks.runs import SEED, Run, run_of
-from pinn_lora.declaration import mistakes
+from pinn_lora.declaration import mistakes, not_frozen
 from pinn_lora.domain import BOUNDARY
 from pinn_lora.fields import Coordinates, Field, spelled
 from pinn_lora.places import ProblemError
@@ -50,7 +50,7 @@ def _structure(problem: Problem) -> Iterator[Finding]:
     cls = type(problem)
     parameters = getattr(cls, "__dataclass_params__", None)
     frozen = parameters is not None and parameters.frozen
-    says = "a frozen dataclass" if frozen else f"{cls.__name__} is none: write @dataclass(frozen=True) above it"
+    says = "a frozen dataclass" if frozen else not_frozen(cls)
     given = dataclasses.fields(cls) if frozen else ()  # type: ignore[arg-type]
     bare = [f.name for f in given if f.init and f.default is f.default_factory is dataclasses.MISSING]
     if bare:
