@@ -1,6 +1,7 @@
 """The check of a problem against its reference: rough ones, ones that err, and starts whose kink stays."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -72,6 +73,13 @@ def test_what_a_reference_says_of_its_own_error_is_taken_into_account(tmp_path, 
     if not told:
         assert "errs by too much, by its own account, at 48 of 48 points" in said["residual"].sentence
         assert said["residual"].number == pytest.approx(stated)
+
+
+@pytest.mark.parametrize("stated", ["'small'", "math.nan", "-1e-3"])
+def test_an_error_that_is_none_is_one_sentence(tmp_path, stated):
+    more = f"    def reference_error(self):\n        return {stated}\n\n    def reference(self, p):"
+    (found,) = wrong(heat(tmp_path, "    def reference(self, p):", more)())
+    assert re.search(r"line \d+: reference_error gives .*; it must be at least 0 and finite, or None$", found.sentence)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pinn_lora.fields import spelled
 from pinn_lora.networks.mlp import MLP
 from pinn_lora.places import ProblemError, naming, place_of
 from pinn_lora.problem import Problem, periodic
+from pinn_lora.ranges import NOT_NEGATIVE
 
 TOLD = 0.9  # of the points: at so many a term is held before it is said to hold
 COARSE = 1e-2  # of the size of its terms: what is known no better is not said to hold
@@ -61,9 +62,13 @@ def check_reference(problem: Problem, runs: Sequence[Run], tolerance: float) -> 
 
 
 def _stated_error(problem: Problem) -> float | None:
-    """The relative L2 error that the reference states of itself; None where it is exact."""
-    with naming(problem, place_of(problem.reference)):
-        return problem.reference_error()
+    """The relative L2 error that the reference states of itself; None where it is exact. ProblemError for what is no error."""
+    place = place_of(problem.reference_error)
+    with naming(problem, place):
+        stated = problem.reference_error()
+    if stated is not None and stated not in NOT_NEGATIVE:
+        raise ProblemError(f"{place}: reference_error gives {stated!r:.60}; it must be {NOT_NEGATIVE}, or None")
+    return stated
 
 
 def _held(
