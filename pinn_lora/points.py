@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from pinn_lora.objective import Objective, Points
+from pinn_lora.places import ProblemError, place_given
 from pinn_lora.problem import Problem
+from pinn_lora.ranges import POSITIVE
 
 HELD_OUT_SEED = 2_000_000_011  # far from the seeds that runs use, and the same for all of them
 MOST = 1_000_000  # points that the rule for thin layers takes by itself
@@ -30,8 +32,8 @@ def held_out_points(problem: Problem, n: int = 2000) -> dict[str, tuple[Tensor, 
 
 def layer_points(base: Problem, problem: Problem, *, first: int = 3000) -> int:
     """first * max(1, w(base) / w(problem)), w a problem's `layer_width`: so many points lie across a layer as at the base.
-    `first` itself where one of the two states none. ValueError above MOST."""
-    wide, thin = base.layer_width, problem.layer_width
+    `first` itself where one of the two states none. ValueError above MOST, ProblemError for a width that is none."""
+    wide, thin = (_layer_width(one) for one in (base, problem))
     if wide is None or thin is None:
         return first
     count = round(first * max(1.0, wide / thin))
@@ -41,6 +43,14 @@ def layer_points(base: Problem, problem: Problem, *, first: int = 3000) -> int:
             f"points and at most {MOST:,} are taken; give points, or a base that is nearer"
         )
     return count
+
+
+def _layer_width(problem: Problem) -> float | None:
+    width = problem.layer_width
+    if width is not None and width not in POSITIVE:
+        place = place_given(type(problem), "layer_width")
+        raise ProblemError(f"{place}: layer_width of {problem!r} is {width!r:.60}; it must be {POSITIVE}, or None")
+    return width
 
 
 def grow(objective: Objective, theta: Tensor, extra: int, *, seed: int, candidates: int = 8) -> Points:

@@ -146,3 +146,15 @@ def test_a_thinner_layer_takes_more_points_in_proportion_and_a_wider_one_no_fewe
     assert layer_points(Spot(), Spot(), first=70) == 70, "a problem that states no layer"
     with pytest.raises(ValueError, match="asks for 30,000,000 points and at most 1,000,000 are taken"):
         layer_points(base, Burgers(nu=1e-6))
+
+
+def test_a_width_that_is_none_is_told_with_its_line():
+    class Flat(Spot):
+        layer_width = 0.0
+
+    with pytest.raises(
+        ValueError, match=r"test_points\.py, line \d+: layer_width of .* is 0\.0; it must be above 0 and finite"
+    ):
+        layer_points(Flat(), Spot())
+    with pytest.raises(ValueError, match="layer_width of"):
+        layer_points(Spot(), Flat())
