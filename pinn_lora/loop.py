@@ -18,6 +18,7 @@ from pinn_lora.gang import objective_for, spent
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective, Work
 from pinn_lora.optimizers import Optimizer
+from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points, grow, held_out_points
 from pinn_lora.ranges import COUNT, NOT_NEGATIVE, POSITIVE, must_be
 from pinn_lora.solution import Record, Solution, Status, grid_points, grid_reference, relative_error
@@ -25,6 +26,18 @@ from pinn_lora.solution import Record, Solution, Status, grid_points, grid_refer
 STALL_STEPS, STALL_FALL = 20, 0.01  # CONVERGED: the held-out loss fell by under 1 % over 20 accepted steps
 BLOW_UP = 1e3  # DIVERGED: the loss exceeds the first one so many times
 PROBES, PROBE_SECONDS = 15, 1.0  # a unit of work is measured so often, no longer: no clock of the run counts it
+
+
+def first_loss(objective: Objective, theta: Tensor) -> float:
+    """The loss before the first step. ProblemError, with the file and line of the term that it comes from, where it is not
+    finite."""
+    loss = objective.value(theta)
+    if math.isfinite(loss):
+        return loss
+    norms = objective.term_norms(theta)
+    term = next((chunk.term for chunk, _ in objective.chunks if not math.isfinite(norms[chunk.term.name])), None)
+    where, which = (f"{term.place}: ", f"its term {term.name}") if term else ("", "its residual and conditions")
+    raise ProblemError(f"{where}the loss of {objective.problem!r} is {loss} before the first step; check {which}")
 
 
 @dataclass(frozen=True)
@@ -102,9 +115,7 @@ def train(
     chosen = first_points(problem, points, seed=seed)
     objective = objective_for(problem, network, blocks, chosen, weights or {}, compile=compile, max_memory=max_memory)
     held_out = replace(objective, points=held_out_points(problem), work=Work())
-    first = objective.value(theta)
-    if not math.isfinite(first):
-        raise ValueError(f"the loss of {problem!r} is {first} before the first step; check its residual and conditions")
+    first = first_loss(objective, theta)
     compiled = compile_seconds()
     loop = _Loop(solution, method, objective, held_out, theta, budget, first, step_size, seed, progress)
     theta, status = loop.run()

@@ -19,6 +19,7 @@ from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConf
 from pinn_lora.devices import check_device
 from pinn_lora.folders import read_run
 from pinn_lora.initializers import Initializer, Probe
+from pinn_lora.loop import first_loss
 from pinn_lora.lora import Blocks, adapt, merge, target_layers
 from pinn_lora.networks import Network
 from pinn_lora.objective import Objective
@@ -200,9 +201,8 @@ def rehearse(problem: Problem, network: Network, weights: Mapping[str, float]) -
     """Runs every term once, so that what cannot be run is said before anything is trained or written."""
     blocks = Blocks(network)
     objective = Objective(problem, network, blocks, first_points(problem, 64, seed=0), weights)
-    loss, _ = objective.gradient(blocks.read(network))
-    if not math.isfinite(loss):
-        raise ConfigError(f"the loss of {problem!r} is {loss} before the first step; check its residual and conditions")
+    objective.gradient(theta := blocks.read(network))
+    first_loss(objective, theta)
 
 
 def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:

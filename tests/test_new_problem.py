@@ -138,11 +138,23 @@ BROKEN = {
     ),
     "coordinate": ('on="x")', 'on="z")', 'on="z")', r"there is no coordinate 'z' \(coordinates: x, t\)$"),
     "syntax": ("import math", "import math)", "import math)", r"SyntaxError: unmatched '\)'$"),
+    "no dataclass": (
+        "@dataclass(frozen=True)\n",
+        "",
+        "class Front",
+        r"Front is no frozen dataclass: write @dataclass\(frozen=True\) above it$",
+    ),
+    "a condition that is not finite": (
+        "self.front(p.x, 0.0)),",
+        "self.front(p.x, 0.0) / 0.0),",
+        "pl.initial(",
+        r"the loss of Front\(D=0\.02, r=5\.0\) is inf before the first step; check its term initial$",
+    ),
     "not finite": (
         "u.t - self",
         "u.t / 0.0 - self",
-        "",
-        r"the loss of Front\(D=0\.02, r=5\.0\) is inf before the first step",
+        "def residual",
+        r"the loss of Front\(D=0\.02, r=5\.0\) is inf before the first step; check its term residual$",
     ),
 }
 
@@ -157,7 +169,7 @@ def test_a_study_of_a_broken_problem_is_refused_before_anything_is_trained(tmp_p
     lines = problem.read_text().splitlines()
     line = next(number for number, text in enumerate(lines, start=1) if blamed in text)
     code, out, err = command(monkeypatch, capsys, "run", str(study), "--quiet")
-    place = rf"front\.py, line {line}: " if blamed else ""
+    place = rf"front\.py, line {line}: "
     assert code == 2 and re.match(f"error: {place}{sentence}", err) and len(err.strip().splitlines()) == 1 and not out
     assert sorted(os.listdir()) == ["front.py", "front.toml"], "nothing is written"
 
