@@ -16,7 +16,8 @@ class Poisson(Problem):
     """Poisson: -(u_x1x1 + ... + u_xdxd) = f on [-1, 1]^d, u given on the boundary.
 
     Exact: u = (sin(a pi x1) + ... + sin(a pi xd)) / d, which sets f = (a pi)^2 u. The boundary values are a soft condition on
-    every face. Manufactured; d = 2 unless given.
+    every face: from d = 2 on, the surface that blends them is the solution itself, so an ansatz of it would have nothing left
+    to solve. Manufactured; d = 2 unless given.
     """
 
     dimension: int = 2

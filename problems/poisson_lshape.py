@@ -21,7 +21,8 @@ ACCURATE = 1e-8  # what the reference may err by, f being 1
 class PoissonLShape(Problem):
     """Poisson with absorption: -(u_xx + u_yy) + k u = f on [-1, 1]^2 without [0, 1]^2, u = 0 on the boundary; f constant.
 
-    The domain is a polygon of DeepXDE; the boundary values are a soft condition. At the inner corner u grows like r^(2/3).
+    The domain is a polygon of DeepXDE; the boundary values are a soft condition: an analytic factor that is 0 on the two edges
+    of the inner corner is 0 on their continuations inside, too. At that corner u grows like r^(2/3).
     Reference: corner functions fitted on the boundary, off by at most 1e-12 at k = 0 and refused above 1e-8 (from
     somewhere between k = 40 and 50 on: rounding decides). Source: DeepXDE's example Poisson_Lshape, with f = 1, k = 0.
     """
