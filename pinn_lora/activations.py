@@ -23,7 +23,7 @@ class Activation(NamedTuple):
 def _tanh(u: Tensor, order: int, value: Tensor | None = None) -> list[Tensor]:
     """tanh u = 2 sigmoid(2 u) - 1 errs by no more than the rounding of 1, and takes a quarter of torch.tanh's time."""
     if value is None:
-        value = torch.sigmoid(2.0 * u).sub(0.5).mul_(2.0)
+        value = torch.rsub(torch.sigmoid(u + u), -1.0, alpha=-2.0)  # 2 sigmoid - 1 in one pass
     return tanh_derivatives(u, order, value)
 
 

@@ -152,25 +152,35 @@ def compose(
 
 
 def compose_adjoint(
-    phi: Sequence[Tensor], u: Tensor, adjoint: Tensor, indices: Indices, *, pure: bool = False
+    phi: Sequence[Tensor],
+    u: Tensor,
+    adjoint: Tensor,
+    indices: Indices,
+    *,
+    pure: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Transpose of the derivative of `compose` in u, applied to `adjoint` (S, ...). Needs phi up to one order more."""
+    """Transpose of the derivative of `compose` in u, applied to `adjoint` (S, ...). Needs phi up to one order more. `out`, where
+    nothing is pure, is what it is written to, and may be the adjoint."""
     pure = pure or _watched(u, phi[0], adjoint)
-    out, add = adjoint * phi[1], torch.addcmul if pure else Tensor.addcmul_
-    rows = list(out.unbind(0))
+    add, more = torch.addcmul if pure else Tensor.addcmul_, []  # products for the rows, made before the adjoint is lost
     if len(indices) > 1:
         linear = adjoint[1] * u[1]
         for a in range(2, len(indices)):
             linear = add(linear, adjoint[a], u[a])
-        rows[0] = add(rows[0], linear, phi[2])
+        more.append((0, linear, phi[2], 1.0))
     for a, c, factors in composition_table(indices):
         k = len(factors)
         for b, times in Counter(factors).items():  # equal factors give equal terms
             others = list(factors)
             others.remove(b)
             weighted = adjoint[a] * _product(u[other] for other in others)
-            rows[b] = add(rows[b], weighted, phi[k], value=c * times)
-        rows[0] = add(rows[0], weighted * u[b], phi[k + 1], value=c)
+            more.append((b, weighted, phi[k], c * times))
+        more.append((0, weighted * u[b], phi[k + 1], c))
+    out = torch.mul(adjoint, phi[1], out=None if pure else out)
+    rows = list(out.unbind(0))
+    for b, left, right, c in more:
+        rows[b] = add(rows[b], left, right, value=c)
     return _stack(rows, like=u) if pure else out
 
 
@@ -313,11 +323,11 @@ def tanh_derivatives(u: Tensor, order: int, value: Tensor | None = None) -> list
     if order >= 1:
         found.append(torch.addcmul(one, value, value, value=-1.0))
     if order >= 2:
-        found.append(torch.addcmul(one - 1.0, value, found[1], value=-2.0))
+        found.append(torch.addcmul(u.new_zeros(()), value, found[1], value=-2.0))
     if order >= 3:
-        found.append(torch.sub(4.0 * one, found[1], alpha=6.0) * found[1])
+        found.append(torch.rsub(found[1], 4.0, alpha=6.0) * found[1])
     for k in range(4, order + 1):
-        found.append(sum((c * value**j for j, c in enumerate(_tanh_polynomial(k)) if c), start=one - 1.0))
+        found.append(sum((c * value**j for j, c in enumerate(_tanh_polynomial(k)) if c), start=u.new_zeros(())))
     return found
 
 

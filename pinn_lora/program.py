@@ -97,7 +97,7 @@ class Step(ABC):
         self, frame: Frame, record: Record, D: Tensor, live: Sequence[bool], found: Adjoints
     ) -> Iterator[tuple[int, Tensor]]:
         """For the adjoint D of what it made, the adjoints of the `live` registers that it read; those of what it owns are put
-        into `found`."""
+        into `found`. D goes to one place at most, or is overwritten."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,8 @@ class Dense(Linear):
 
     def adjoint(self, frame, record, D, live, found):
         tape = record.tapes[self.number]
-        yield from super().adjoint(
-            frame, record, compose_adjoint(tape.phi, tape.z, D, frame.indices, pure=frame.pure), live, found
-        )
+        back = compose_adjoint(tape.phi, tape.z, D, frame.indices, pure=frame.pure, out=D)  # D is nobody else's
+        yield from super().adjoint(frame, record, back, live, found)
 
 
 @dataclass(frozen=True)
