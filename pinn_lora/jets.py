@@ -160,8 +160,8 @@ def compose_adjoint(
     pure: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Transpose of the derivative of `compose` in u, applied to `adjoint` (S, ...). Needs phi up to one order more. `out`, where
-    nothing is pure, is what it is written to, and may be the adjoint."""
+    """Transpose of the derivative of `compose` in u, applied to `adjoint` (S, ...). Needs phi up to one order more. `out` is
+    what it is written to where nothing is pure; it may be the adjoint."""
     pure = pure or _watched(u, phi[0], adjoint)
     add, more = torch.addcmul if pure else Tensor.addcmul_, []  # products for the rows, made before the adjoint is lost
     if len(indices) > 1:

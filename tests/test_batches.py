@@ -74,7 +74,7 @@ def test_networks_with_gates_and_connections(name):
 
 def test_more_points_than_one_chunk_and_compiled(monkeypatch):
     """Two compiled chunks of one length, of which the second ends in copies of its last point."""
-    monkeypatch.setattr(objective_module, "CHUNK", 64)
+    monkeypatch.setattr(objective_module, "points_together", lambda *sizes: 64)
     problem = Burgers(nu=0.05, form="ansatz")
     networks = [trained(problem, "balanced", depth=2, seed=k) for k in range(3)]
     points = [first_points(problem, 120, seed=k) for k in range(3)]

@@ -189,6 +189,14 @@ def test_compose_and_its_adjoint_leave_their_arguments_alone():
     assert all(torch.equal(p, q) for p, q in zip(phi, before[2], strict=True))
 
 
+def test_the_adjoint_of_compose_may_be_written_over_what_it_is_applied_to():
+    u = torch.randn(len(ALL_OF_ORDER_2), 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    adjoint, phi = u.flip(0), jets.exp_derivatives(u[0], 3)
+    expected = compose_adjoint(phi, u, adjoint, ALL_OF_ORDER_2)
+    assert compose_adjoint(phi, u, adjoint, ALL_OF_ORDER_2, out=adjoint) is adjoint
+    assert torch.equal(adjoint, expected)
+
+
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_gradients_flow_through_jets(name):
     """The loss's gradient in a number that enters the jets, against central differences (error about 1e-9)."""

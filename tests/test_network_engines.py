@@ -124,7 +124,7 @@ def test_everything_that_a_network_owns_is_a_block(name):
 @pytest.mark.parametrize(("name", "kind"), [*((name, "factorised") for name in NETWORKS), ("pirate_net", "all")])
 def test_traced_passes_are_the_plain_ones(name, kind, monkeypatch):
     """What is handed to the compiler: pure functions of tensors in a flat list, here run as they were traced."""
-    monkeypatch.setattr(objective_module, "CHUNK", 64)
+    monkeypatch.setattr(objective_module, "points_together", lambda *sizes: 64)
     traced = []
 
     def trace(function, tensors, *, mode="real"):
@@ -151,7 +151,7 @@ def test_traced_passes_are_the_plain_ones(name, kind, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_compiled_is_plain(name, monkeypatch):
-    monkeypatch.setattr(objective_module, "CHUNK", 64)
+    monkeypatch.setattr(objective_module, "points_together", lambda *sizes: 64)
     problem = Burgers(nu=0.05, form="ansatz")
     network = network_of(name, problem, "factorised")
     plain, compiled = (objective_of(problem, network, n=64, compile=c) for c in (False, True))

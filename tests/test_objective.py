@@ -13,7 +13,7 @@ from torch import nn
 
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
-from pinn_lora.objective import Work, mirror_lower
+from pinn_lora.objective import Work, mirror_lower, points_together, quarters
 from pinn_lora.points import first_points
 
 SOFT, ANSATZ = Burgers(nu=0.03, form="soft"), Burgers(nu=0.03, form="ansatz")
@@ -269,3 +269,14 @@ def test_a_network_of_another_width_than_the_coordinates_or_fields_is_refused():
     with pytest.raises((ValueError, RuntimeError)):
         wrong = objective(network=nn.Sequential(nn.Linear(3, 1)).double())
         wrong.value(start(wrong))
+
+
+def test_points_that_go_together_fit_a_cache_and_leave_no_short_rest():
+    """1 MiB of one layer's jets by width and type, between two numbers of points; and the parts of any number of quarters."""
+    found = [points_together(4, width, size) for size in (4, 8) for width in (24, 32, 64, 128)]
+    assert found == [2688, 2048, 1024, 512, 1280, 1024, 512, 512]
+    assert points_together(1, 8, 4) == 4096 and points_together(13, 256, 8) == 512
+    assert [quarters(n) for n in (1, 3, 5, 6, 10, 11, 14, 15)] == [
+        [1], [4], [5], [4, 2], [5, 5], [4, 4, 4], [5, 5, 4], [5, 5, 5]
+    ]  # fmt: skip
+    assert all(n <= sum(quarters(n)) <= n + (n % 4 == 3) for n in range(1, 99))
