@@ -30,7 +30,7 @@ Points = Mapping[str, tuple[Tensor, ...]]
 BLOCK = 192  # columns of a Gauss-Newton matrix that are made together: a multiple of the blocks of the BLAS
 SMALLEST = 16  # points, however little memory there is
 CACHED = 2**20  # bytes of one layer's jets (S, N, width) that go through the network together, see `points_together`
-FEWEST, MOST = 512, 4096  # points: with fewer too much of the time is not arithmetic, more gain nothing
+FEWEST, MOST = 512, 1024  # points, the most twice that in float32: with fewer calls take long, more gain little
 
 
 @dataclass
@@ -292,7 +292,7 @@ def points_together(derivatives: int, width: int, size: int) -> int:
     What a layer reads and what it makes are then 2 MiB, a second-level cache of these days. At widths from 24 to 128, in both
     types, most cases were quickest so. A multiple of 128: a quarter of it is compiled, too.
     """
-    return min(MOST, max(FEWEST, CACHED // (derivatives * width * size) // 128 * 128))
+    return min(MOST * 8 // size, max(FEWEST, CACHED // (derivatives * width * size) // 128 * 128))
 
 
 def quarters(count: int) -> list[int]:

@@ -71,7 +71,7 @@ def test_a_step_takes_what_its_solver_says(solver, sizes):
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="the system does not track a peak")
 @pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])
 def test_the_points_that_go_together_are_planned_beside_the_solver(single):
-    """500 points, or 1,250 in float32, whose Jacobian in all weights is more than all that conjugate gradients hold."""
+    """500 points, or 833 in float32, whose Jacobian in all weights is more than all that conjugate gradients hold."""
     found = peak_of("cg", single=single, width=64, depth=4, rank=0, points=2500)
     assert 1.5 * found["plan"] < found["peak"] < 1.05 * (found["plan"] + found["chunk"]), found
 
