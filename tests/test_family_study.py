@@ -176,11 +176,15 @@ def test_what_cannot_be_solved_is_said_before_anything_is_written(tmp_path, old,
     assert not (tmp_path / "new").exists()
 
 
-def test_a_base_that_cannot_be_trained_is_one_sentence(tmp_path):
-    text = TINY.replace("base = { rho = 2.0 }", "base = { rho = 1e200 }")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("base = { rho = 2.0 }", "base = { rho = 1e200 }"), ("vary", "members = [{ rho = 3.0 }, { rho = 1e200 }] #")],
+)
+def test_a_base_or_member_that_cannot_be_trained_is_one_sentence(tmp_path, old, new):
+    text = TINY.replace(old, new, 1)
     with pytest.raises(ConfigError, match=r"the loss of Reaction\(rho=1e\+200.* before the first step") as raised:
         run(tmp_path / "new", text)
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and not (tmp_path / "new").exists()
 
 
 def test_the_page_needs_nothing_from_outside(finished):

@@ -107,7 +107,8 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
             layer_points(base, member)
         check_weights(config.chosen_weights or {}, base)
         check_pretraining(config.pretrain)
-        rehearse(base, network, config.chosen_weights or {})
+        for problem in [base, *members]:
+            rehearse(problem, network, config.chosen_weights or {})
     except (ValueError, ImportError) as error:
         raise ConfigError(str(error)) from None
     return base, members, runs
