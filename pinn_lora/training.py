@@ -33,7 +33,7 @@ from pinn_lora.trace_weights import trace_weights
 PROBE = 512  # points of the batch that a start by the gradient sees
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OVERFIT = 1.5  # "auto" adds points while the held-out loss is above so many times the fitted one
-DIRECT_LIMIT = 20_000  # unknowns up to which pretraining takes Gauss-Newton steps by default
+DIRECT_LIMIT = 60_000  # unknowns up to which pretraining takes Gauss-Newton steps by default
 
 
 def pretrain(
@@ -58,7 +58,7 @@ def pretrain(
 ) -> Solution:
     """Trains all weights of a network on `problem`.
 
-    method: "full-lm" (damped Gauss-Newton, the default up to 20,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
+    method: "full-lm" (damped Gauss-Newton, the default up to 60,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
     the default above), "full-adam" or "full-lbfgs"; or a preset, a `Method` or an optimizer, which then trains all weights.
     network: a module, which is copied, or one of ours that is made `depth` x `width`: its name ("mlp" where None), or a mapping
     of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
