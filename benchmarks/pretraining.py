@@ -112,8 +112,11 @@ def wide_rows(problem: pl.Problem, width: int, seconds: float, short: dict[str, 
         solution = pl.pretrain(problem, method=method, **given)
         last = solution.history[-1]
         way = [(r.seconds, r.relative_l2) for r in solution.history]
-        row = {"name": repr(problem), "width": width, "method": method, "status": str(solution.status), "way": way}
+        ends = rows[0]["relative_l2"] if rows else last.relative_l2
+        row = {"name": repr(problem), "width": width, "method": method, "status": str(solution.status)}
+        row |= {"as_low_as_the_first_after": next((t for t, error in way if error <= ends), None)}
         row |= {"relative_l2": last.relative_l2, "seconds": last.seconds, "steps": last.step, "points": last.points}
+        row |= {"way": [*way[:: max(len(way) // 40, 1)], way[-1]]}
         print(f"{problem!r:<60} 4 x {width} {method:<10} {last.relative_l2:.2e} {last.seconds:.0f} s", flush=True)
         rows.append(row)
     return rows
