@@ -247,7 +247,7 @@ def test_a_family_of_named_coefficients_is_reached_in_their_order(tmp_path):
     assert [row["nu"] for row in family.table()] == [0.2, 0.15]
     again = pl.Family.load(tmp_path / "family", base=base, problems=members)
     assert again.nearest(members[0]).problem is members[0]
-    with pytest.raises(ValueError, match=r"made of its data alone; pass problem=pl\.from_deepxde"):
+    with pytest.raises(ValueError, match=r"made of its data alone; give pl\.from_deepxde\(data\) as the problem"):
         again.predict(0.19, np.zeros((1, 2)))
     assert repr(members[0]).startswith("DeepXDEProblem(nu=0.2, TimePDE on ")
 
