@@ -12,12 +12,13 @@ import hashlib
 import importlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pinn_lora.domain import Domain
@@ -128,12 +129,15 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """By ourselves, as safetensors' own file can be read by its owner alone."""
+    path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+
+
 def save_network(network: nn.Module, folder: str | Path, *, notes: dict[str, Any]) -> Path:
     """All tensors of a network, with what rebuilds it where it is one of ours."""
     folder = _new_folder(folder, notes)
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, folder / NETWORK
-    )
+    _write_tensors(folder / NETWORK, network.state_dict())
     shape = {"network": describe_network(network), "fingerprint": fingerprint(network)}
     return _write_notes(folder, {"kind": "network", **shape, **notes})
 
@@ -155,7 +159,7 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
             continue
         dense.append(name)
         tensors[f"{PREFIX}{owner}.base_layer.{key}" if owner in layers else PREFIX + name] = value.detach()
-    save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, folder / ADAPTER)
+    _write_tensors(folder / ADAPTER, tensors)
     first = next(iter(layers.values()))
     paired = first.B0 is not None
     ranks = {name: layer.rank * (2 if paired else 1) for name, layer in layers.items()}

@@ -141,6 +141,13 @@ def test_a_loaded_adapter_can_be_saved_again(tmp_path, initializer):
             assert json.loads(one.read_text()) == json.loads(two.read_text())
 
 
+def test_whoever_may_read_the_notes_may_read_the_tensors(tmp_path):
+    for saved in (adapted(base()).save(tmp_path / "adapter"), base().save(tmp_path / "network")):
+        assert len({path.stat().st_mode for path in saved.iterdir()}) == 1, (
+            "safetensors' own files are their owner's alone"
+        )
+
+
 def test_a_network_comes_back_without_anything_else(tmp_path):
     start = pl.Solution(PROBLEM, moved(network_of()), settings={"seed": 1})
     again = pl.Solution.load(start.save(tmp_path / "base"))

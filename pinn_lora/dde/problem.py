@@ -49,7 +49,9 @@ class DeepXDEProblem(Problem):
 
     def __init__(self, data: Any = None, *, outputs: int = 1, **coefficients: Any) -> None:
         if data is None:
-            raise ValueError("a problem from DeepXDE is made of its data alone; give pl.from_deepxde(data) as the problem")
+            raise ValueError(
+                "a problem from DeepXDE is made of its data alone; give pl.from_deepxde(data) as the problem"
+            )
         domain = GeometryDomain(data.geom)
         fields = ("y",) if outputs == 1 else tuple(f"y{i + 1}" for i in range(outputs))
         conditions = tuple(_condition(bc, X, domain, outputs) for bc, X in _collocation(data))
