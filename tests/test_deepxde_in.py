@@ -324,5 +324,5 @@ def test_a_base_and_an_adapter_come_back_from_disk(tmp_path):
     again = pl.Solution.load(tmp_path / "tuned", base=base, problem=target)
     points = target.domain.sample(20)
     assert torch.equal(again.predict(points), tuned.predict(points))
-    with pytest.raises(ValueError, match=r"pass problem=pl.from_deepxde\(data\)"):
+    with pytest.raises(ValueError, match=r"give pl.from_deepxde\(data\) as the problem"):
         pl.Solution.load(tmp_path / "tuned", base=base)
