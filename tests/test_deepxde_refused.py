@@ -169,7 +169,7 @@ LINE = r"test_deepxde_refused\.py, line \d+: "
             "the network is float32 and the data's points are float64",
         ),
         (lambda: from_deepxde(burgers(), 5), "net is a int; give a torch network or a deepxde.Model"),
-        (lambda: type(from_deepxde(without_conditions()))(), r"pass problem=pl.from_deepxde\(data\)"),
+        (lambda: type(from_deepxde(without_conditions()))(), r"give pl.from_deepxde\(data\) as the problem"),
     ],
 )
 def test_what_does_not_fit_gets_one_sentence(call, said):
