@@ -151,7 +151,7 @@ def measure(case: Case, repeats: int, jax: Any) -> dict:
     ways, compile_seconds = ways_of(case, jax)
     errors = differences(ways, TOLERANCE[case.dtype])
     share = share_of_wall(ways["jax, jvp"]) if jax is not None else None
-    times = {name: 1e3 * seconds for name, seconds in medians(ways, repeats, warm=2).items()}
+    times = {name: 1e3 * seconds for name, seconds in medians(ways, repeats).items()}
     if jax is not None:
         times["jax"] = min(time for name, time in times.items() if name.startswith("jax"))
     ratios = {f"{ours}, {peer}": times[peer] / times[ours] for ours, peer in RATIOS if peer in times}

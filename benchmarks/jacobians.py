@@ -121,7 +121,7 @@ def measure(size: tuple[int, int], trained: str, dtype: torch.dtype, n: int, rep
     errors = differences(ways, TOLERANCE[dtype])
     times = medians({name: way for name, way in ways.items() if name != "jacrev"}, repeats)
     if "jacrev" in ways:
-        times |= medians({"jacrev": ways["jacrev"]}, 1, warm=0)
+        times |= medians({"jacrev": ways["jacrev"]}, 1)
     best = min((name for name in times if name not in ("plain", "compiled")), key=lambda name: times[name])
     return {
         "network": f"{size[0]} x {size[1]}",

@@ -111,7 +111,7 @@ def measure(axis: str, size: int, repeats: int) -> dict[str, Any]:
         "unknowns": objective.size,
         "residuals": objective.rows,
         "solver": solver_name(objective),
-        "seconds": medians(ways, repeats, warm=0),  # the memory's calls were the first
+        "seconds": medians(ways, repeats),
         "peak_mib": mib,
     }
 

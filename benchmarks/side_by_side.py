@@ -19,18 +19,20 @@ from pinn_lora.folders import write_atomically
 Way = Callable[[], Sequence[torch.Tensor]]
 
 
-def medians(ways: Mapping[str, Callable[[], object]], repeats: int, *, warm: int = 1) -> dict[str, float]:
-    """CPU seconds of this process in each way, medians; the ways take turns, and the first `warm` rounds do not count.
+def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """CPU seconds of this process in each way, medians. The ways take turns; in each turn a way is called twice and the second
+    call counts: training calls one way again and again, and finds in the caches what it left there itself.
 
     On one thread CPU time is what the wall clock would show on a machine that does nothing else; more threads are all charged.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(warm + repeats):
+    for _ in range(repeats):
         for name, way in ways.items():
+            way()
             start = time.process_time()
             way()
             taken[name].append(time.process_time() - start)
-    return {name: statistics.median(times[warm:]) for name, times in taken.items()}
+    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def differences(ways: Mapping[str, Way], tolerance: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import nn
 
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
-from pinn_lora.objective import Work, mirror_lower, points_together, quarters
+from pinn_lora.objective import Work, add_lower, mirror_lower, points_together, quarters
 from pinn_lora.points import first_points
 
 SOFT, ANSATZ = Burgers(nu=0.03, form="soft"), Burgers(nu=0.03, form="ansatz")
@@ -194,6 +194,25 @@ def test_a_lower_triangle_is_mirrored_whatever_the_blocks_are(size, monkeypatch)
     whole = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mirror_lower(found := whole.clone())
     assert torch.equal(found, whole.tril() + whole.tril(-1).T)
+
+
+@pytest.mark.parametrize("size", [3, 8, 31, 32, 45])
+def test_a_lower_triangle_of_products_is_added_whatever_the_blocks_are(size, monkeypatch):
+    """Both widths of the blocks: 2 below 32 unknowns, 8 from there on. Only the lower triangle is promised."""
+    monkeypatch.setattr("pinn_lora.objective.BLOCK", 8)
+    J = torch.randn(20, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    add_lower(H := torch.ones(size, size, dtype=torch.float64), J, 0.5)
+    torch.testing.assert_close(H.tril(), (1.0 + 0.5 * J.T @ J).tril(), rtol=1e-13, atol=1e-13)
+
+
+def test_the_residuals_are_counted_once(monkeypatch):
+    """Every implicit step asks how many there are, and counting them takes an evaluation."""
+    found, seen = objective(), []
+    evaluate = found.running.residuals
+    monkeypatch.setattr(found.running, "residuals", lambda *given: seen.append(1) or evaluate(*given))
+    first, made = found.rows, len(seen)
+    assert found.rows == first == len(found.residuals(start(found))) and made > 0
+    assert len(seen) == made + len(found.chunks)
 
 
 def test_work_is_counted_by_kind():
