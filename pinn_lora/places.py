@@ -99,14 +99,16 @@ def sentence(error: BaseException) -> str:
 
 
 @contextmanager
-def naming(problem: object, otherwise: str = "") -> Iterator[None]:
-    """An error inside becomes a ProblemError that names the line of the problem's own file, or else the place `otherwise`."""
+def naming(problem: object, otherwise: str | Callable[..., Any] = "") -> Iterator[None]:
+    """An error inside becomes a ProblemError that names the line of the problem's own file, or else the place `otherwise`, or
+    that of the function `otherwise`, looked up then: it takes the file system."""
     try:
         yield
     except (ProblemError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
         cls, said = type(problem), sentence(error)
+        otherwise = place_of(otherwise) if callable(otherwise) else otherwise
         where = place_in(error, files_of(cls)) or otherwise or cls.__module__
         name = "" if said.startswith(cls.__name__) else f"{cls.__name__}: "
         raise ProblemError(f"{where}: {name}{said}") from error

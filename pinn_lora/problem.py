@@ -241,7 +241,7 @@ class Problem:
         domain, the period, the residual or the conditions are none."""
         check_declaration(self)
         found: list[tuple[str, Callable[..., Residual], Condition | None]] = [("residual", self.residual, None)]
-        with naming(self, place_of(self.conditions)):
+        with naming(self, self.conditions):
             conditions = listed(self.conditions(), Condition)
         kinds = [condition.name for condition in conditions]
         for i, condition in enumerate(conditions):
@@ -282,12 +282,12 @@ class Problem:
     def solution(self, points: Tensor, network: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """The fields (N,) at the points: the ansatz of a network's outputs (N, fields)."""
         outputs = network(points).unbind(-1)
-        with naming(self, place_of(self.ansatz)):
+        with naming(self, self.ansatz):
             return self._each_field(self.ansatz(Coordinates.of(points, self.domain), *outputs))
 
     def solution_jets(self, coordinates: Sequence[Jet], outputs: Tensor, indices: Indices) -> list[Field]:
         """The fields with derivatives, from the outputs' jets (S, N, fields)."""
-        with naming(self, place_of(self.ansatz)):
+        with naming(self, self.ansatz):
             outs = (Jet(n, indices) for n in outputs.unbind(-1))
             jets = self._each_field(self.ansatz(Coordinates(coordinates, self.domain.names), *outs))
             return [Field(jet.data, indices, self.domain.names) for jet in jets]

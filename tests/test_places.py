@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pinn_lora.problems.burgers import Burgers
 
+import pinn_lora as pl
 from pinn_lora import places
+from pinn_lora.lora import Blocks
 from pinn_lora.places import ProblemError, caller, files_of, naming, place, place_given, place_in, place_of, sentence
+from pinn_lora.points import first_points
 
 SOURCE = """
 class Mine:
@@ -107,6 +111,23 @@ def test_an_error_of_other_files_is_named_by_the_place_given(tmp_path):
     with pytest.raises(ProblemError, match=r"^here, line 5: Mine: TypeError: ") as caught, naming(mine, "here, line 5"):
         torch.ones(2) @ "a"
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_given_as_the_place_is_looked_up_after_an_error_only(tmp_path, monkeypatch):
+    mine = module(tmp_path / "mine.py")
+    with pytest.raises(ProblemError, match=r"mine\.py, line 11: Mine: TypeError: "), naming(mine.Mine(), mine.helper):
+        torch.ones(2) @ "a"
+
+    def looked_up(file, line):
+        raise AssertionError(f"{file}, line {line} was looked up")
+
+    problem = Burgers(nu=0.02)
+    network = pl.MLP(problem.domain, width=4, depth=1, periodic=problem.periodic)
+    objective = pl.Objective(problem, network, Blocks(network), first_points(problem, 8, seed=0))
+    theta = objective.blocks.read(network)
+    monkeypatch.setattr("pinn_lora.places.place", looked_up)
+    assert objective.gradient(theta)[0] > 0.0
+    assert objective.value(theta) > 0.0
 
 
 def test_what_is_named_already_or_is_no_mistake_passes(tmp_path):

@@ -87,13 +87,13 @@ class DeepXDEProblem(Problem):
         inside = run == self.residual
         operator = self._residual if inside else run
         points = self.domain.sample(PROBED) if points is None else points
-        with naming(self, place_of(self.data.pde) if inside else place):
+        with naming(self, self.data.pde if inside else place):
             return operator.needed(points, len(self.fields), rows=len(points) // 2 if paired else len(points))
 
     def reference(self, p: Coordinates) -> Any:
         """The data's own `solution`. ProblemError, with its file and line, where it is not finite."""
         points = np.stack([np.asarray(getattr(p, name)) for name in self.domain.names], axis=1)
-        with naming(self, place_of(self.data.soln)):
+        with naming(self, self.data.soln):
             found = np.asarray(self.data.soln(points), dtype=np.float64).reshape(len(points), -1)
             wrong = np.flatnonzero(~np.isfinite(found).all(axis=1))
             if len(wrong):
