@@ -18,14 +18,7 @@ from pinn_lora.catalog import choose
 
 HERE = Path(__file__).parent
 MINUTES = ("derivatives", "jacobians", "steps", "implicit", "scaling", "control", "batch", "accuracy", "points")
-HOURS = (
-    "problems",
-    "families",
-    "against_deepxde",
-    "deepxde_examples",
-    "structure",
-    "pretraining",
-)  # run where they are named
+NAMED = ("problems", "families", "against_deepxde", "deepxde_examples", "structure", "pretraining")  # most take hours
 
 
 def run(names: Sequence[str], scripts: Path = HERE) -> list[str]:
@@ -40,16 +33,16 @@ def run(names: Sequence[str], scripts: Path = HERE) -> list[str]:
 
 def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(MINUTES)}, and, which take hours, {', '.join(HOURS)}")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(MINUTES)}, and, most for hours, {', '.join(NAMED)}")
     arguments = parser.parse_args(given)
     try:
-        names = [choose(name, [*MINUTES, *HOURS], what="benchmark") for name in arguments.names] or list(MINUTES)
+        names = [choose(name, [*MINUTES, *NAMED], what="benchmark") for name in arguments.names] or list(MINUTES)
     except ValueError as error:
         parser.error(str(error))
     failed = run(names)
-    left = [name for name in HOURS if name not in names]
+    left = [name for name in NAMED if name not in names]
     if left:
-        print(f"not run, for they take hours: {', '.join(left)} (python benchmarks/run.py {left[0]})")
+        print(f"not run unless named: {', '.join(left)} (python benchmarks/run.py {left[0]})")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -81,7 +81,7 @@ class JetEngine:
         starts = [block.start + k for block in found for k in range(len(block.shapes))]
         self.order = sorted(range(len(starts)), key=starts.__getitem__)
         # glibc hands freed memory back, page by page, above a limit that grows with the largest piece freed; without
-        # this every chunk would fault its pages in again, which doubles its time
+        # this every chunk would fault its pages in again
         torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
     def prepare(self, term: Term, points: Sequence[Tensor], length: int | None = None) -> JetChunk:

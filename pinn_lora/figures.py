@@ -287,7 +287,7 @@ def embed(figure: Figure, path: Path, *, limit: int) -> str:
 
 
 def _png(figure: Figure, *, dpi: int, colours: int) -> bytes:
-    """A PNG with a palette: a third of the size of one in full colour."""
+    """A PNG with a palette, smaller than one in full colour."""
     pixels, small = io.BytesIO(), io.BytesIO()
     figure.savefig(pixels, format="png", dpi=dpi)
     with Image.open(pixels) as image:

@@ -24,7 +24,7 @@ from pinn_lora.objective import Objective
 
 T = TypeVar("T")
 
-FEW = 300  # points of a run, those of the conditions with them, up to which batches are faster on a CPU
+FEW = 300  # points of a run, those of the conditions with them, up to which runs share batches on a CPU
 
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:

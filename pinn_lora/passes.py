@@ -139,7 +139,7 @@ def layer_gradients(plan: LayerPlan, D: Tensor, H: Tensor, factors: tuple[Tensor
 
 @dataclass(frozen=True)
 class CompiledPasses(Passes):
-    """The same numbers from compiled code. The tapes it leaves have no phi: making it again costs less than memory."""
+    """The same numbers from compiled code. The tapes it leaves have no phi, which is made again."""
 
     def _run(self, function: Function, tensors: Sequence[Tensor]) -> list[Tensor]:
         return run(function, tensors)

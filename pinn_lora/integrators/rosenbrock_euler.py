@@ -26,7 +26,7 @@ class RosenbrockEuler(Integrator):
 
     h -> 0 is explicit Euler on the same flow, h -> infinity Gauss-Newton, M = I Levenberg-Marquardt with damping 1/h.
     Adaptive: the ratio of actual to predicted decrease q(d) = -g.d - d.H d / 2 accepts the step above `accept`, widens h by
-    `grow` above 3/4 and divides it by `shrink` below 1/4; a rejected step costs one residual evaluation and one solve.
+    `grow` above 3/4 and divides it by `shrink` below 1/4; a rejected step makes no Jacobian anew.
     solver: a file of `pinn_lora.solvers` by name ("cholesky": P x P; "kernel": N x N, for fewer residuals N than unknowns P;
     "cg": neither), or None for the one of fewest operations among those that fit into memory. tolerance: of an iterative
     one, see there; a step that is solved for inexactly is judged by its own predicted decrease.
