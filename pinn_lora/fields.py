@@ -138,3 +138,15 @@ class Recorder(Field):
 def components(found: Any) -> tuple[Any, ...]:
     """One or several as a tuple; a bare field stands for its value."""
     return tuple(values_of(f) for f in (found if isinstance(found, (tuple, list)) else (found,)))
+
+
+def pointwise(found: Any, n: int) -> tuple[Tensor, ...]:
+    """The components of what a residual gives at n points, each (n,). ValueError where there is none, or one of another
+    shape."""
+    if not (parts := components(found)):
+        raise ValueError("a residual has at least one component, and this gives none")
+    for part in parts:
+        if not isinstance(part, Tensor) or part.shape != (n,):
+            shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise ValueError(f"a residual of {n} points must have shape ({n},), not {shape}")
+    return parts

@@ -13,12 +13,14 @@ from torch import Tensor
 from pinn_lora.dde.geometry import GeometryDomain
 from pinn_lora.declaration import check_declaration, listed, named
 from pinn_lora.domain import BOUNDARY, Domain, first_inside
-from pinn_lora.fields import Coordinates, Field, Recorder, components
+from pinn_lora.fields import Coordinates, Field, Recorder, components, pointwise
 from pinn_lora.jets import Index, Indices, Jet, closure
 from pinn_lora.places import ProblemError, caller, naming, place_of, sentence
 from pinn_lora.ranges import COUNT_OR_NONE, must_be
 
 Residual = Tensor | tuple[Tensor, ...]
+
+PROBED = 16  # points at which it is seen which derivatives a residual asks for, and whether it gives a value for each
 
 
 @dataclass(frozen=True)
@@ -260,23 +262,14 @@ class Problem:
         written."""
         place = place or place_of(run)
         asked: set[Index] = set()
-        points = self.domain.sample(2) if points is None else points
+        points = self.domain.sample(PROBED) if points is None else points
         n = len(points)
         arguments = (
             Coordinates.of(points, self.domain),
             *(Recorder(points.new_ones(n), self.domain.names, asked) for _ in self.fields),
         )
         with naming(self, place):
-            found = run(arguments, arguments) if paired else run(*arguments)
-        if not components(found):
-            raise ProblemError(
-                f"{place}: {type(self).__name__}: a residual has at least one component, and this gives none"
-            )
-        for component in components(found):
-            if not isinstance(component, Tensor) or component.shape != (n,):
-                shape = tuple(component.shape) if isinstance(component, Tensor) else type(component).__name__
-                name = type(self).__name__
-                raise ProblemError(f"{place}: {name}: a residual of {n} points must have shape ({n},), not {shape}")
+            pointwise(run(arguments, arguments) if paired else run(*arguments), n)
         return closure(asked)
 
     def solution(self, points: Tensor, network: Callable[[Tensor], Tensor]) -> list[Tensor]:

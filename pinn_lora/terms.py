@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pinn_lora.fields import Coordinates, Field, components
+from pinn_lora.fields import Coordinates, Field, pointwise
 from pinn_lora.identity import Identified
 from pinn_lora.jets import Indices, Jet
 from pinn_lora.places import naming
@@ -57,17 +58,17 @@ class Term:
 
     def run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> list[Tensor]:
         """The components (N,), from coordinates and fields at one point set, or at two where `paired`."""
+        n = sets[0][1][0].jet.data.shape[1]
         if self.among is not None:
-            n = sets[0][1][0].jet.data.shape[1]
             own = slice(self.among.start, self.among.start + n)
-            return [r[own] for r in self._run(self.among.all(sets))]
-        return list(self._run(sets))
+            return [r[own] for r in pointwise(self._run(self.among.all(sets)), len(self.among.points[0]))]
+        return list(pointwise(self._run(sets), n))
 
-    def _run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> tuple[Tensor, ...]:
+    def _run(self, sets: Sequence[tuple[Coordinates, Sequence[Field]]]) -> Any:
         if self.paired:
-            return components(self.operator(*((p, *u) for p, u in sets)))
+            return self.operator(*((p, *u) for p, u in sets))
         p, u = sets[0]
-        return components(self.operator(p, *u))
+        return self.operator(p, *u)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def test_a_mistake_names_the_line_in_which_the_condition_was_made():
     with pytest.raises(ProblemError, match=place("data") + outside):
         data.sample(BOX, 8, seed=0)
     for condition, text, message in (
-        (dirichlet, "dirichlet", r"Known: a residual of 2 points must have shape \(2,\), not \(2, 2\)$"),
+        (dirichlet, "dirichlet", r"Known: a residual of 16 points must have shape \(16,\), not \(16, 16\)$"),
         (neumann, "neumann", r"Known: there is no coordinate 'y' \(coordinates: x, t\)$"),
     ):
         problem, network = Known((condition,)), pl.MLP(BOX, width=3, depth=1)

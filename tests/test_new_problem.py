@@ -134,7 +134,7 @@ BROKEN = {
         "return u.t",
         "return u.t[:, None]",
         "def residual",
-        r"Front: a residual of 2 points must have shape \(2,\), not ",
+        r"Front: a residual of 16 points must have shape \(16,\), not ",
     ),
     "coordinate": ('on="x")', 'on="z")', 'on="z")', r"there is no coordinate 'z' \(coordinates: x, t\)$"),
     "syntax": ("import math", "import math)", "import math)", r"SyntaxError: unmatched '\)'$"),

@@ -1,14 +1,20 @@
 """What lies between a network's outputs and the loss, for every problem: against autograd, and as it is compiled."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
+from pinn_lora.problems.burgers import Burgers
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import pinn_lora as pl
 import pinn_lora.problems
 from pinn_lora.catalog import find, names
 from pinn_lora.identity import Identified, identified
 from pinn_lora.jets import closure
-from pinn_lora.places import place_of
+from pinn_lora.lora import Blocks
+from pinn_lora.places import ProblemError, place_of
+from pinn_lora.points import first_points
 from pinn_lora.problem import Problem
 from pinn_lora.terms import PlacedTerm, Term, output_adjoint, squares_of
 
@@ -33,6 +39,25 @@ def known(problem: Problem) -> Identified:
     found = identified(problem)
     assert found is not None
     return found
+
+
+@dataclass(frozen=True)
+class Cut(Burgers):
+    """Gives as many residuals as points, up to forty."""
+
+    def residual(self, p, u):
+        return super().residual(p, u)[:40]
+
+
+@pytest.mark.parametrize("engine", ["jets", "functional"])
+def test_a_shape_that_is_wrong_at_many_points_only_is_one_sentence(engine):
+    problem = Cut()
+    network = pl.MLP(problem.domain, width=3, depth=1, periodic=problem.periodic)
+    blocks = Blocks(network)
+    objective = pl.Objective(problem, network, blocks, first_points(problem, 60, seed=0), engine=engine)
+    wrong = r"^.*test_terms\.py, line \d+: Cut: a residual of 60 points must have shape \(60,\), not \(40,\)$"
+    with pytest.raises(ProblemError, match=wrong):
+        objective.gradient(blocks.read(network))
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
