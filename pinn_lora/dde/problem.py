@@ -232,8 +232,8 @@ def from_deepxde(
 ) -> Any:
     """A `deepxde.data.PDE` or `TimePDE` as a problem; with a network, or with a `deepxde.Model`, the solution that it is.
 
-    A `deepxde.nn.FNN` of one width, with tanh or sin and without transforms, becomes our MLP with the same values, which is
-    quick; any other network stays as it is. The network is copied and its type kept. Where it carries factors
+    A `deepxde.nn.FNN` of one width, with tanh, sin, swish or gelu and without transforms, becomes our MLP with the same
+    values, which is quick; any other network stays as it is. The network is copied and its type kept. Where it carries factors
     (`adapt_model`), the solution's `base` is the network without them. loss_weights of a Model are in
     `.settings["weights"]`, which `finetune` takes where none are given.
 
