@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -247,16 +248,16 @@ class Block:
     shapes: tuple[tuple[int, ...], ...]
     keys: tuple[str, ...]
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """The numbers of entries of its tensors."""
         return [torch.Size(shape).numel() for shape in self.shapes]
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(self.sizes)
 
-    @property
+    @cached_property
     def slice(self) -> slice:
         return slice(self.start, self.start + self.size)
 

@@ -50,7 +50,12 @@ class Adam(Optimizer):
         def make(pairs, dense):
             fast, rest = [B for B, _ in pairs], [*(A for _, A in pairs), *dense]
             groups = [{"params": fast, "lr": self.ratio * step_size}, {"params": rest, "lr": step_size}]
-            options = {"betas": (self.beta1, self.beta2), "eps": self.eps, "weight_decay": self.weight_decay}
+            options = {
+                "betas": (self.beta1, self.beta2),
+                "eps": self.eps,
+                "weight_decay": self.weight_decay,
+                "fused": True,
+            }
             return [torch.optim.AdamW([group for group in groups if group["params"]], **options)]
 
         options = {"decay": self.decay, "lift": self.lift, "metric": self.metric}
