@@ -188,6 +188,6 @@ def _waves(inputs: list, frequencies: Tensor) -> list:
     return [Jet(data, angles.indices) for wave in (cos(angles), sin(angles)) for data in wave.data.unbind(-1)]
 
 
-def _tensors(module: nn.Module):
-    yield from module.named_parameters(recurse=False)
-    yield from module.named_buffers(recurse=False)
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """A module's own parameters and buffers, without torch's slower iterators."""
+    return [*module._parameters.items(), *module._buffers.items()]  # type: ignore[list-item]
