@@ -116,9 +116,9 @@ class JetEngine:
         layers, factors = self.network.effective_layers(parameters), []
         for plan, layer in zip(self.plan, layers, strict=True):
             if plan.pair is not None:
-                factors.append(tuple(plan.pair.split(theta[plan.pair.slice])))
+                factors.append(tuple(parameters[key] for key in plan.pair.keys))
             else:
-                factors.append(() if plan.s is None else (theta[plan.s.slice].exp(), layer.weight))
+                factors.append(() if plan.s is None else (parameters[plan.s.keys[0]].exp(), layer.weight))
         return Bound(layers, parameters.get("alpha", self.network.alpha), factors)
 
     def residuals(self, bound: Bound, chunk: JetChunk) -> list[Tensor]:

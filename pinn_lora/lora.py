@@ -306,12 +306,15 @@ class Blocks:
     def pairs(self) -> list[PairBlock]:
         return [block for block in self.blocks if isinstance(block, PairBlock)]
 
+    @cached_property
+    def _tensors(self) -> list[tuple[str, int, tuple[int, ...]]]:
+        """Of every tensor of theta, in its order, the qualified name, the number of entries and the shape."""
+        return [one for block in self.blocks for one in zip(block.keys, block.sizes, block.shapes, strict=True)]
+
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         """The trained tensors by qualified name, as views of theta."""
-        found = {}
-        for block in self.blocks:
-            found.update(zip(block.keys, block.split(theta[block.slice]), strict=True))
-        return found
+        parts = theta.split([size for _, size, _ in self._tensors])
+        return {key: part.view(shape) for part, (key, _, shape) in zip(parts, self._tensors, strict=True)}
 
     def read(self, network: nn.Module) -> Tensor:
         """theta as the network holds it."""

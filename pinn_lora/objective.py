@@ -218,7 +218,7 @@ class Objective:
         self.work.gradients += 1
         bound, g = self.running.bind(theta), torch.zeros_like(theta)
         parts = [self.running.gradient(bound, chunk, scale, g) for chunk, scale in self.chunks]
-        return float(torch.stack(parts).sum()), g
+        return float(sum(parts[1:], parts[0])), g
 
     def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """R (N,) and J (N, P), float64; in memory (P, N), as its parts are made."""
