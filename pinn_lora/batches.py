@@ -283,7 +283,7 @@ def _put(block: DenseBlock | None, Theta: Tensor, frozen: Tensor) -> Tensor:
 
 def _add_products(H: Tensor, J: Tensor, weight: float) -> None:
     """H += weight J J^T on and below the diagonal, for J (K, P, N)."""
-    if J.device.type == "cpu":
+    if J.device.type == "cpu":  # one after another, the lower triangles alone
         for h, j in zip(H, J, strict=True):
             add_lower(h, j.T, weight)
     else:
