@@ -14,12 +14,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pinn_lora import lower
 from pinn_lora.compiling import KERNELS, Function, run
 from pinn_lora.engines import JetChunk, JetEngine
 from pinn_lora.identity import identified
 from pinn_lora.layer_jacobians import fill_alpha, fill_layer
 from pinn_lora.lora import DenseBlock
-from pinn_lora.objective import Objective, add_lower, mirror_lower
+from pinn_lora.objective import Objective
 from pinn_lora.passes import Bound, CompiledPasses, Passes
 from pinn_lora.program import Layer, Record, units_first
 from pinn_lora.terms import PlacedTerm, output_adjoint
@@ -237,7 +238,7 @@ class Batch:
             out += torch.cat([gradients[i].flatten(1) for i in self.order], 1)
 
     def normal(self, Theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """R (K, N), g (K, P) and H = 2 J^T J (K, P, P), in float64."""
+        """R (K, N), g (K, P) and H = 2 J^T J (K, P, P), in float64, on and below the diagonal."""
         bound, K, P, found = self.bind(Theta), len(Theta), self.size, []
         g = torch.zeros(K, P, dtype=torch.float64, device=Theta.device)
         H = torch.zeros(K, P, P, dtype=torch.float64, device=Theta.device)
@@ -246,8 +247,6 @@ class Batch:
                 found.append(math.sqrt(chunk.scale) * r)
                 g += 2.0 * chunk.scale * (J @ r[:, :, None])[:, :, 0]
                 _add_products(H, J, 2.0 * chunk.scale)
-        for h in H:
-            mirror_lower(h)
         return torch.cat(found, 1), g, H
 
     def jacobian(self, Theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -285,6 +284,6 @@ def _add_products(H: Tensor, J: Tensor, weight: float) -> None:
     """H += weight J J^T on and below the diagonal, for J (K, P, N)."""
     if J.device.type == "cpu":  # one after another, the lower triangles alone
         for h, j in zip(H, J, strict=True):
-            add_lower(h, j.T, weight)
+            lower.add_products(h, j.T, weight)
     else:
         H.baddbmm_(J, J.mT, alpha=weight)

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pinn_lora import lower
 from pinn_lora.catalog import choose
 from pinn_lora.engines import FunctionalEngine, JetEngine
 from pinn_lora.initializers import Probe
@@ -27,7 +28,6 @@ from pinn_lora.products import Linearization
 from pinn_lora.terms import Among, Term
 
 Points = Mapping[str, tuple[Tensor, ...]]
-BLOCK = 192  # columns of a Gauss-Newton matrix that are made together: a multiple of the blocks of the BLAS
 SMALLEST = 16  # points, however little memory there is
 CACHED = 2**20  # bytes of one layer's jets (S, N, width) that go through the network together, see `points_together`
 FEWEST, MOST = 512, 1024  # points, the most twice that in float32: with fewer calls take long, more gain little
@@ -240,10 +240,11 @@ class Objective:
     def gauss_newton(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """f, g (P,) and H = 2 J^T J (P, P) in float64, accumulated over chunks so that J is never whole in memory."""
         R, g, H = self.normal(theta)
+        lower.mirror(H)
         return float(R @ R), g, H
 
     def normal(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """R (N,), g (P,) and H = 2 J^T J (P, P), as `gauss_newton`."""
+        """R (N,), g (P,) and H = 2 J^T J (P, P), as `gauss_newton` but on and below the diagonal alone."""
         self.work.jacobians += 1
         size, device, found = self.size, theta.device, []
         g = torch.zeros(size, dtype=torch.float64, device=device)
@@ -251,8 +252,7 @@ class Objective:
         for r, J, weight in self._jacobian_parts(theta):
             found.append(math.sqrt(weight) * r)
             g.addmv_(J.T, r, alpha=2.0 * weight)
-            add_lower(H, J, 2.0 * weight)
-        mirror_lower(H)
+            lower.add_products(H, J, 2.0 * weight)
         return torch.cat(found), g, H
 
     def pullback(self, theta: Tensor, u: Tensor) -> Tensor:
@@ -302,22 +302,6 @@ def quarters(count: int) -> list[int]:
     if rest <= whole:
         return [5] * rest + [4] * (whole - rest)
     return [4] * whole + [4 if rest == 3 else rest]
-
-
-def add_lower(H: Tensor, J: Tensor, weight: float) -> None:
-    """H += weight J^T J on and below the diagonal, by blocks of columns: faster than the whole product."""
-    width = BLOCK if len(H) >= 4 * BLOCK else BLOCK // 4
-    for start in range(0, len(H), width):
-        H[start:, start : start + width].addmm_(J.T[start:], J[:, start : start + width], alpha=weight)
-
-
-def mirror_lower(H: Tensor) -> None:
-    """Copies what is below the diagonal to above it, by blocks and in place."""
-    for start in range(0, len(H), BLOCK):
-        end = start + BLOCK
-        H[start:end, end:] = H[end:, start:end].T
-        corner = H[start:end, start:end]
-        corner.copy_(corner.tril() + corner.tril(-1).T)
 
 
 def probe(

@@ -53,16 +53,17 @@ SIZES = {  # of every solver: what its plan is mostly made of
     "kernel": [
         {"width": 64, "depth": 3, "rank": 0, "points": 1500},  # J
         {"width": 128, "depth": 4, "rank": 16, "points": 400},  # M^-1 on rows of J
+        {"width": 32, "depth": 3, "rank": 0, "points": 2000},  # K
     ],
 }
-CASES = [(name, sizes) for name in names(solvers) for sizes in SIZES.get(name, SIZES["kernel"][1:])]
+CASES = [(name, sizes) for name in names(solvers) for sizes in SIZES.get(name, SIZES["kernel"][1:2])]
 
 
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="the system does not track a peak")
 @pytest.mark.parametrize(("solver", "sizes"), CASES, ids=str)
 def test_a_step_takes_what_its_solver_says(solver, sizes):
     """The plan and the points that go through the network together, and a good part of that: a plan that says too much keeps
-    a solver from being chosen. Of the normal matrix where its factor fails: the orthogonal way is in the plan, too."""
+    a solver from being chosen. Where a factor fails: the other way is in the plan, too."""
     found = peak_of(solver, together=64, single=False, **sizes)
     assert found["plan"] > 50
     assert 0.6 * found["plan"] < found["peak"] < 1.05 * found["plan"] + found["chunk"], found

@@ -13,7 +13,7 @@ from torch import nn
 
 import pinn_lora as pl
 from pinn_lora.lora import Blocks
-from pinn_lora.objective import Work, add_lower, mirror_lower, points_together, quarters
+from pinn_lora.objective import Work, points_together, quarters
 from pinn_lora.points import first_points
 
 SOFT, ANSATZ = Burgers(nu=0.03, form="soft"), Burgers(nu=0.03, form="ansatz")
@@ -186,23 +186,6 @@ def test_pointwise_is_the_residual_in_the_order_of_the_points():
     torch.testing.assert_close(shuffled.pointwise(theta), found.pointwise(theta)[order], rtol=1e-12, atol=1e-13)
     mean_square = found.pointwise(theta).square().mean().item()
     assert found.value(theta) == pytest.approx(mean_square, rel=1e-12)
-
-
-@pytest.mark.parametrize("size", [1, 5, 7, 9])
-def test_a_lower_triangle_is_mirrored_whatever_the_blocks_are(size, monkeypatch):
-    monkeypatch.setattr("pinn_lora.objective.BLOCK", 3)
-    whole = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mirror_lower(found := whole.clone())
-    assert torch.equal(found, whole.tril() + whole.tril(-1).T)
-
-
-@pytest.mark.parametrize("size", [3, 8, 31, 32, 45])
-def test_a_lower_triangle_of_products_is_added_whatever_the_blocks_are(size, monkeypatch):
-    """Both widths of the blocks: 2 below 32 unknowns, 8 from there on. Only the lower triangle is promised."""
-    monkeypatch.setattr("pinn_lora.objective.BLOCK", 8)
-    J = torch.randn(20, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    add_lower(H := torch.ones(size, size, dtype=torch.float64), J, 0.5)
-    torch.testing.assert_close(H.tril(), (1.0 + 0.5 * J.T @ J).tril(), rtol=1e-13, atol=1e-13)
 
 
 def test_the_residuals_are_counted_once(monkeypatch):

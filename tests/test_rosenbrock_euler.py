@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_flows import MASSED, assert_drift_is_of_second_order_in_the_step, burgers_flow, fit_flow, flow_of
 
+from pinn_lora import lower
 from pinn_lora.integrators.euler import Euler
 from pinn_lora.integrators.rosenbrock_euler import RosenbrockEuler
 from pinn_lora.lora import Blocks
@@ -92,16 +93,13 @@ def test_the_orthogonal_fallback_gives_the_same_step(lift, h):
 
 
 def test_the_fallback_is_taken_where_cholesky_fails(monkeypatch):
+    """No flow was asked before: one that was answers from the factor it kept."""
     flow, theta = fit_flow()
-    system = flow.system(theta)
-    expected, real = system.solve(1.0), torch.linalg.cholesky_ex
-
-    def failing(matrix):
-        factor, info = real(matrix)
-        return factor * torch.nan, torch.ones_like(info)
-
-    monkeypatch.setattr(torch.linalg, "cholesky_ex", failing)
-    assert (system.solve(1.0) - expected).norm() < 1e-8 * expected.norm()
+    expected, fresh, rows = flow.system(theta).solve(1.0), fit_flow()[0].system(theta), []
+    monkeypatch.setattr(lower, "factor", lambda matrix: None)
+    counted = dataclasses.replace(fresh, jacobian=lambda: rows.append(1) or fresh.jacobian())
+    assert (counted.solve(1.0) - expected).norm() < 1e-8 * expected.norm()
+    assert rows
 
 
 def test_a_system_that_is_not_finite_gives_a_step_that_is_not_finite():

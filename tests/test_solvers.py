@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from waits import Waits
 
 import pinn_lora as pl
-from pinn_lora import catalog, solvers
+from pinn_lora import catalog, lower, solvers
 from pinn_lora.flow import Flow, solver_of
 from pinn_lora.integrators.rosenbrock_euler import RosenbrockEuler
 from pinn_lora.lora import Blocks
@@ -20,7 +20,7 @@ from pinn_lora.metrics import Weights
 from pinn_lora.objective import Work
 from pinn_lora.points import first_points
 from pinn_lora.products import Linearization
-from pinn_lora.solvers import Solver, cg, kernel
+from pinn_lora.solvers import Solver, cg
 
 SOLVERS = catalog.names(solvers)
 EXACT = 1e-14  # the tolerance of an iteration that is to give all digits
@@ -240,9 +240,7 @@ def test_a_kernel_whose_factor_fails_is_solved_by_its_eigenvalues(monkeypatch, r
     M, real, eigenvalues = dense_mass(flow, theta), torch.linalg.eigh, []
     fresh = mixed_flow(n=12 if rows == "few" else 64)[0].system(theta, "kernel")
     with monkeypatch.context() as patched:
-        patched.setattr(
-            torch.linalg, "cholesky_ex", lambda matrix: (matrix * torch.nan, torch.ones((), dtype=torch.int32))
-        )
+        patched.setattr(lower, "factor", lambda matrix: None)
         patched.setattr(torch.linalg, "eigh", lambda matrix: eigenvalues.append(matrix) or real(matrix))
         found = [fresh.solve(h, EXACT) for h in (1.0, 0.1)]
     assert sum(len(matrix) == len(R) for matrix in eigenvalues) == 2
@@ -257,13 +255,13 @@ def test_a_kernel_is_neither_made_nor_read_above_its_diagonal(monkeypatch, fails
     flow, theta = mixed_flow(n=64)
     R, J = flow.objective.jacobian(theta)
     expected = least_squares_step(R, J, dense_mass(flow, theta), 1.0)
-    monkeypatch.setattr(kernel, "BLOCK", 10)
+    monkeypatch.setattr(lower, "BLOCK", 10)
     with monkeypatch.context() as patched:
         patched.setattr(torch.Tensor, "new_empty", lambda like, *size: like.new_full(size, torch.nan))
         system = mixed_flow(n=64)[0].system(theta, "kernel")
     assert system.kernel[:10, 10:].isnan().all()
     if fails:
-        monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda matrix: (matrix, torch.ones((), dtype=torch.int32)))
+        monkeypatch.setattr(lower, "factor", lambda matrix: None)
     d = system.solve(1.0, EXACT)
     assert (d - expected).norm() < 1e-8 * expected.norm()
 
@@ -275,7 +273,7 @@ def test_where_its_factor_fails_the_normal_matrix_still_gives_the_step(monkeypat
     flow, theta = burgers_flow(lift)
     R, J = flow.objective.jacobian(theta)
     half = dense_mass(flow, theta) / 2e16
-    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda matrix: (matrix, torch.ones((), dtype=torch.int32)))
+    monkeypatch.setattr(lower, "factor", lambda matrix: None)
     d, expected = flow.system(theta, "cholesky").solve(1e16, EXACT), solved_exactly(J, -R, half)
 
     def energy(v):

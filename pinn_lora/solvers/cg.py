@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pinn_lora import lower
 from pinn_lora.memory import room_gib
 from pinn_lora.products import Linearization
 from pinn_lora.solvers import Masses, Solver
@@ -67,13 +68,13 @@ class ConjugateGradients(Solver):
         b = -self.gradient if residuals is None else -2.0 * self.tangent.adjoint(residuals)
         if not (b.isfinite().all() & self.core.isfinite().all()):
             return torch.full_like(b, torch.nan)
-        inner, failed = torch.linalg.cholesky_ex(self.core + self.core.new_ones(len(self.core)).diag() / h)
-        if failed:  # M^-1 is not what it should be: a Gram matrix of the lift has become singular
+        inner = lower.factor(self.core + self.core.new_ones(len(self.core)).diag() / h)
+        if inner is None:  # M^-1 is not what it should be: a Gram matrix of the lift has become singular
             return torch.full_like(b, torch.nan)
 
         def precondition(r: Tensor) -> tuple[Tensor, Tensor]:
             """z = P^-1 r and M z."""
-            c = torch.cholesky_solve((self.lifted.T @ r)[:, None], inner)[:, 0]
+            c = lower.solve(inner, self.lifted.T @ r)
             return h * (self.masses.inverse(r) - self.lifted @ c), h * (r - self.factor @ c)
 
         d, r = torch.zeros_like(b), b

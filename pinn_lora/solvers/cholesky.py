@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pinn_lora import lower
 from pinn_lora.least_squares import least_squares
 from pinn_lora.lifts import Mass, gauge_directions
-from pinn_lora.objective import BLOCK
 from pinn_lora.solvers import Solver
 
 
 @dataclass(frozen=True)
 class Cholesky(Solver):
-    """H = 2 J^T J (P, P), accumulated over chunks of points, and a Cholesky factor of M / h + H for every h.
+    """H = 2 J^T J (P, P), accumulated over chunks of points, and a Cholesky factor of M / h + H for every h. Of both only what
+    is on and below the diagonal is made and read.
 
     `masses`: of every block, None stands for the identity. `gauges`: of every pair the directions N along which H is zero, so
     long that |N|^2 = tr H; N N^T is added there: d stays the same. Where rounding defeats the factor, which has the condition
@@ -69,7 +70,7 @@ class Cholesky(Solver):
         if factor is None:
             return self._solve_least_squares(h, self.residuals if residuals is None else residuals)
         right = self.gradient if residuals is None else 2.0 * self.pullback(residuals)
-        return -torch.cholesky_solve(right[:, None], factor)[:, 0]
+        return -lower.solve(factor, right)
 
     def _factor(self, h: float) -> Tensor | None:
         """Of the lifted M / h + H; None where rounding defeats it, or where it is not finite."""
@@ -81,12 +82,10 @@ class Cholesky(Solver):
                 matrix.diagonal()[place] += 1.0 / h
             else:
                 matrix[place, place] += mass.matrix / h
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        sound = matrix.diagonal().isfinite().all() & (failed == 0)  # one answer that a device is waited for
-        return factor if sound else None
+        return lower.factor(matrix)
 
     def predicted(self, d):
-        return float(-(self.gradient @ d) - 0.5 * (d @ (self.hessian @ d)))
+        return float(-(self.gradient @ d) - 0.5 * lower.quadratic(self.hessian, d))
 
     def _solve_least_squares(self, h: float, R: Tensor) -> Tensor:
         masses = [mass.matrix for _, mass in self.masses if mass]
@@ -111,7 +110,7 @@ class Cholesky(Solver):
 
     def _widened(self, place: slice, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows (n, P) that are zero but for a block's place, some at a time, and zeros (n,)."""
-        for part in rows.split(BLOCK):
+        for part in rows.split(lower.BLOCK):
             wide = part.new_zeros(len(part), len(self.gradient))
             wide[:, place] = part
             yield wide, part.new_zeros(len(part))
