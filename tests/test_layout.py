@@ -32,6 +32,7 @@ LEVELS: list[set[str]] = [
         "families.figures",
         "jets",
         "least_squares",
+        "lower",
         "memory",
         "places",
         "plots",
