@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-from torch import Tensor, cat
+from torch import Tensor, cat, contiguous_format
 
 from pinn_lora.lifts import Lift, Mass, Pair
 from pinn_lora.metrics import Weights
@@ -47,9 +47,11 @@ class Masses:
     def inverse(self, rows: Tensor) -> Tensor:
         """M^-1 on every row of (..., P), by the lift's closed form: minus the velocity for the row as gradient. Like gradients,
         the rows must have B^T g_B = g_A A^T in every pair, as those of J and all their combinations do."""
-        out = rows.clone()
+        if not self.pairs:
+            return rows
+        out = rows.clone(memory_format=contiguous_format)  # else a product copies what it reads, row by row
         for (place, pair, _, _), velocity in self._velocities:
-            g_B, g_A = rows[..., place].split([pair.B.numel(), pair.A.numel()], -1)
+            g_B, g_A = out[..., place].split([pair.B.numel(), pair.A.numel()], -1)
             dB, dA = velocity(g_B.unflatten(-1, pair.B.shape), g_A.unflatten(-1, pair.A.shape))
             out[..., place] = cat([dB.flatten(-2), dA.flatten(-2)], -1).neg_()
         return out

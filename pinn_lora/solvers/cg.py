@@ -52,7 +52,7 @@ class ConjugateGradients(Solver):
         tangent = objective.linearize(theta, room=left)
         R = tangent.residuals
         F = nystroem_factor(objective, theta, min(RANK, objective.size))
-        W = masses.inverse(F.T).T if masses.pairs else F
+        W = masses.inverse(F.T).T
         return cls(R, 2.0 * tangent.adjoint(R), tangent, F, W, F.T @ W, masses)
 
     @classmethod
