@@ -249,6 +249,13 @@ class Batch:
                 _add_products(H, J, 2.0 * chunk.scale)
         return torch.cat(found, 1), g, H
 
+    def normal_and_jacobian(self, Theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """R, g and H as `normal` gives them, and J as `jacobian` does."""
+        R, J = self.jacobian(Theta)
+        H = J.new_zeros(len(J), self.size, self.size)
+        _add_products(H, J.mT, 2.0)
+        return R, 2.0 * (J.mT @ R[:, :, None])[:, :, 0], H, J
+
     def jacobian(self, Theta: Tensor) -> tuple[Tensor, Tensor]:
         """R (K, N) and J (K, N, P), in float64; in memory (K, P, N)."""
         bound, found, parts = self.bind(Theta), [], []

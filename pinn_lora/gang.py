@@ -240,8 +240,15 @@ class SharedObjective(Objective):
     def jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         return self._counted("jacobians", "jacobian", theta)
 
-    def normal(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._counted("jacobians", "normal", theta)
+    def normal(self, theta: Tensor, kept: list[tuple[Tensor, float]] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        found = self._ask("normal" if kept is None else "normal_and_jacobian", theta)
+        if found is None:
+            return super().normal(theta, kept)
+        self.work.jacobians += 1
+        R, g, H, *J = found
+        if kept is not None:
+            kept += [(part, 1.0) for part in J]
+        return R, g, H
 
 
 def _evaluate(kind: str, asked: list[tuple]) -> list[tuple[Tensor, ...] | None]:

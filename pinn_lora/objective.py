@@ -243,8 +243,9 @@ class Objective:
         lower.mirror(H)
         return float(R @ R), g, H
 
-    def normal(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """R (N,), g (P,) and H = 2 J^T J (P, P), as `gauss_newton` but on and below the diagonal alone."""
+    def normal(self, theta: Tensor, kept: list[tuple[Tensor, float]] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """R (N,), g (P,) and H = 2 J^T J (P, P), as `gauss_newton` but on and below the diagonal alone. `kept` is given the
+        parts of J (n, P) in the order of R, each before the factor sqrt(w_k / N_k) that stands beside it."""
         self.work.jacobians += 1
         size, device, found = self.size, theta.device, []
         g = torch.zeros(size, dtype=torch.float64, device=device)
@@ -253,6 +254,8 @@ class Objective:
             found.append(math.sqrt(weight) * r)
             g.addmv_(J.T, r, alpha=2.0 * weight)
             lower.add_products(H, J, 2.0 * weight)
+            if kept is not None:
+                kept.append((J, math.sqrt(weight)))
         return torch.cat(found), g, H
 
     def pullback(self, theta: Tensor, u: Tensor) -> Tensor:

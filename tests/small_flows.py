@@ -50,7 +50,8 @@ class Fit:
         self.work.jacobians += 1
         yield from self.jacobian(theta)[1].split(30)
 
-    def normal(self, theta):
+    def normal(self, theta, kept=None):
+        """Nothing is kept: what needs J makes it again."""
         self.work.jacobians += 1
         R, J = self.jacobian(theta)
         return R, 2.0 * J.T @ R, 2.0 * J.T @ J

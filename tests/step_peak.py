@@ -22,7 +22,7 @@ from pinn_lora.solvers import Solver
 
 def peak_of(solver: str, **sizes: object) -> dict[str, float]:
     """MiB: "peak" above what the process held before the step, "plan" of the solver and of the points that go through the
-    network together ("chunk")."""
+    network together ("chunk"), and "kept" of J, which the normal matrix keeps where there is room."""
     # small blocks are given back at once, so that the peak is what the step holds and not what malloc keeps
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__)), solver, json.dumps(sizes)]
@@ -55,7 +55,8 @@ def main() -> None:
         peak = memory.peak_memory_mib() - before
     assert d.isfinite().all()
     plan = find(solvers, Solver, solver).gib(flow.objective.rows, flow.objective.size)
-    print(json.dumps({"peak": peak, "plan": 1024 * plan, "chunk": 1024 * flow.objective.chunk_gib}))
+    kept = 8 * flow.objective.rows * flow.objective.size / 2**20 if solver == "cholesky" else 0.0
+    print(json.dumps({"peak": peak, "plan": 1024 * plan, "chunk": 1024 * flow.objective.chunk_gib, "kept": kept}))
 
 
 if __name__ == "__main__":

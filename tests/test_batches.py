@@ -35,6 +35,9 @@ def agree(members: list[Objective], tolerance: float = TOLERANCE, *, like: list[
     U = torch.randn(len(members), members[0].rows, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     together = {kind: getattr(batch, kind)(Theta) for kind in ("value", "residuals", "gradient", "jacobian", "normal")}
     together["pullback"] = batch.pullback(Theta, U)
+    *normal, J = batch.normal_and_jacobian(Theta)
+    for found, expected in zip((*normal, J), (*together["normal"], together["jacobian"][1]), strict=True):
+        close(found, expected, tolerance)
     for k, (member, theta) in enumerate(zip(like or members, thetas, strict=True)):
         for kind, found in together.items():
             alone = getattr(member, kind)(theta, *([U[k]] if kind == "pullback" else []))

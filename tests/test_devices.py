@@ -69,7 +69,7 @@ def test_a_batch_does():
     thetas = torch.stack([somewhere(member.blocks, member.network) for member in members])
     with torch.device("meta"):
         batch = Batch(members)
-        found = [*batch.gradient(thetas), *batch.normal(thetas), *batch.jacobian(thetas)]
+        found = [*batch.gradient(thetas), *batch.normal(thetas), *batch.normal_and_jacobian(thetas)]
     assert all(x.isfinite().all() for x in found)
 
 

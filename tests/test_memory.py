@@ -35,7 +35,7 @@ def test_room_is_what_is_free_and_no_more_than_allowed(monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not track a peak")
-def test_a_step_never_holds_its_whole_jacobian():
+def test_a_step_never_holds_a_large_jacobian_whole():
     """40,000 residuals, 384 unknowns: J alone would be 117 MiB; the chunks, H and its factor stay below a third of it."""
     objective = factors(40_000)
     theta = objective.blocks.read(objective.network)
@@ -66,7 +66,8 @@ def test_a_step_takes_what_its_solver_says(solver, sizes):
     a solver from being chosen. Where a factor fails: the other way is in the plan, too."""
     found = peak_of(solver, together=64, single=False, **sizes)
     assert found["plan"] > 50
-    assert 0.6 * found["plan"] < found["peak"] < 1.05 * found["plan"] + found["chunk"], found
+    held = found["plan"] + found["kept"]
+    assert 0.6 * held < found["peak"] < 1.05 * held + found["chunk"], found
 
 
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="the system does not track a peak")

@@ -282,6 +282,24 @@ def test_where_its_factor_fails_the_normal_matrix_still_gives_the_step(monkeypat
     assert energy(d - expected) < 1e-12 * energy(expected)
 
 
+@pytest.mark.parametrize("form", ["ansatz", "soft"])
+def test_a_small_jacobian_is_kept_where_there_is_room_and_gives_the_same(form, monkeypatch):
+    """Terms of several weights and points among them. J^T u to 1e-12, its rows to the last bit but for their factors."""
+    flow, theta = burgers_flow(form=form, n=1300)  # three chunks
+    objective = dataclasses.replace(flow.objective, weights={"residual": 3.0}, work=Work())
+    J = objective.jacobian(theta)[1]
+    u = torch.randn(len(J), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    size = 8 * J.numel() / 2**30
+    beside = catalog.find(solvers, Solver, "cholesky").gib(*J.shape) + objective.chunk_gib
+    for room, kept in ((None, True), (beside + 1.1 * size, True), (beside + 0.9 * size, False)):
+        monkeypatch.setattr("pinn_lora.solvers.cholesky.room_gib", lambda *given, room=room: room)
+        found = dataclasses.replace(objective, work=Work())
+        system = Flow(found, flow.lift, flow.metric).system(theta, "cholesky")
+        torch.testing.assert_close(system.pullback(u), J.T @ u, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(torch.cat(list(system.jacobian())), J, rtol=1e-15, atol=0.0)
+        assert (found.work.jacobians, found.work.gradients) == ((1, 0) if kept else (2, 1))
+
+
 def test_an_iteration_waits_once(monkeypatch):
     monkeypatch.setattr(cg, "RANK", 3)  # so that there are some
     flow, theta = mixed_flow()

@@ -64,7 +64,7 @@ class RosenbrockEuler(Integrator):
     @property
     def cost(self):
         solver = find(solvers, Solver, self.solver or "cholesky")
-        control = ", 3 residuals, 1 gradient" if self.acceleration else ", 1 residual"
+        control = ", 3 residuals, 1 product J^T u" if self.acceleration else ", 1 residual"
         return solver.cost + (control if self.adaptive else "")
 
     def step(self, flow, theta, h):

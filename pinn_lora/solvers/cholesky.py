@@ -11,7 +11,10 @@ from torch import Tensor
 from pinn_lora import lower
 from pinn_lora.least_squares import least_squares
 from pinn_lora.lifts import Mass, gauge_directions
+from pinn_lora.memory import room_gib
 from pinn_lora.solvers import Solver
+
+KEPT = 1 / 16  # GiB that J may take to be kept, so that J^T u need not be evaluated
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Cholesky(Solver):
 
     `masses`: of every block, None stands for the identity. `gauges`: of every pair the directions N along which H is zero, so
     long that |N|^2 = tr H; N N^T is added there: d stays the same. Where rounding defeats the factor, which has the condition
-    number of J squared, d is the least-squares solution by the rows of J, (M / 2 h)^1/2 and N^T / sqrt(2), at another Jacobian.
-    `jacobian` gives J by rows in their order, `pullback` J^T u. `_factors`: the last h with its factor.
+    number of J squared, d is the least-squares solution by the rows of J, (M / 2 h)^1/2 and N^T / sqrt(2).
+    `jacobian` gives J by rows in their order, `pullback` J^T u, both by evaluating it again where J is too large to be kept.
+    `_factors`: the last h with its factor.
 
     Source: Bjoerck, Numerical Methods for Least Squares Problems, 1996, for both; masses and gauges are ours.
     """
@@ -40,7 +44,8 @@ class Cholesky(Solver):
 
     @classmethod
     def at(cls, objective, theta, masses):
-        R, g, H = objective.normal(theta)
+        kept = [] if cls._keeps(objective, theta.device) else None
+        R, g, H = objective.normal(theta, kept)
         pairs, parts, gauges = {pair.place.start: pair for pair in masses.pairs}, [], []
         for block in objective.blocks.blocks:
             pair, place = pairs.get(block.start), block.slice
@@ -50,13 +55,23 @@ class Cholesky(Solver):
                 N, trace = gauge_directions(pair.pair), H[place, place].diagonal().sum()
                 tiny = torch.finfo(N.dtype).tiny  # a pair of zeros has no such direction
                 gauges.append((place, N * (trace / N.square().sum().clamp_min(tiny)).sqrt()))
-        jacobian, pullback = lambda: objective.jacobian_rows(theta), lambda u: objective.pullback(theta, u)
+        if kept:
+            jacobian, pullback = lambda: (scale * J for J, scale in kept), lambda u: _pullback(kept, u)
+        else:
+            jacobian, pullback = lambda: objective.jacobian_rows(theta), lambda u: objective.pullback(theta, u)
         return cls(R, g, H, tuple(parts), tuple(gauges), jacobian, pullback)
 
     @classmethod
     def gib(cls, rows, unknowns):
         # by least squares: H; M and its root, were all unknowns one pair's; triangle and rows (1.5), a copy, the new triangle
         return 7 * 8 * unknowns**2 / 2**30
+
+    @classmethod
+    def _keeps(cls, objective, device):
+        """Whether J is kept: it is small, and there is room for it beside everything else."""
+        rows, unknowns = objective.rows, objective.size
+        room, own = room_gib(device, objective.max_memory), 8 * rows * unknowns / 2**30
+        return own <= KEPT and (room is None or own + cls.gib(rows, unknowns) + objective.chunk_gib <= room)
 
     @classmethod
     def operations(cls, rows, unknowns):
@@ -114,3 +129,11 @@ class Cholesky(Solver):
             wide = part.new_zeros(len(part), len(self.gradient))
             wide[:, place] = part
             yield wide, part.new_zeros(len(part))
+
+
+def _pullback(parts: list[tuple[Tensor, float]], u: Tensor) -> Tensor:
+    """J^T u of parts of J, each with its factor."""
+    found, at = u.new_zeros(parts[0][0].shape[1]), 0
+    for J, scale in parts:
+        found.addmv_(J.T, u[at : (at := at + len(J))], alpha=scale)
+    return found
