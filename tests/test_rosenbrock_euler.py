@@ -14,6 +14,7 @@ from pinn_lora.integrators.euler import Euler
 from pinn_lora.integrators.rosenbrock_euler import RosenbrockEuler
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective, Work
+from pinn_lora.solvers import cholesky
 
 
 def implicit_step(flow, theta, h, **options):
@@ -203,13 +204,15 @@ def test_a_rejected_step_costs_one_residual_evaluation_and_one_solve():
     assert flow.objective.work.jacobians == 2
 
 
-def test_a_rejected_accelerated_step_costs_two_residual_evaluations_and_a_gradient_more():
+@pytest.mark.parametrize("kept", [True, False], ids=["J kept", "J not kept"])
+def test_a_rejected_accelerated_step_costs_two_residual_evaluations_and_a_product_more(kept, monkeypatch):
+    monkeypatch.setattr(cholesky, "KEPT", 1.0 if kept else 0.0)
     flow, theta = burgers_flow()
     rule = RosenbrockEuler(accept=10.0)
     rejected = rule.step(flow, theta, 1.0)
-    assert flow.objective.work == Work(residuals=3, gradients=1, jacobians=1, solves=1)
+    assert flow.objective.work == Work(residuals=3, gradients=0 if kept else 1, jacobians=1, solves=1)
     rule.step(flow, rejected.theta, rejected.next_h)
-    assert flow.objective.work == Work(residuals=6, gradients=2, jacobians=1, solves=2)
+    assert flow.objective.work == Work(residuals=6, gradients=0 if kept else 2, jacobians=1, solves=2)
 
 
 @pytest.mark.parametrize("solver", ["cholesky", "kernel", "cg"])
@@ -260,6 +263,19 @@ def test_at_the_floor_of_rounding_a_run_finishes(h):
     assert taken.finished
     _, g = flow.objective.gradient(theta)
     assert g.norm() < 1e-6
+
+
+@pytest.mark.parametrize("predicted", [-1.0, math.nan])
+def test_a_step_that_is_not_predicted_to_lower_the_loss_is_refused_untried(predicted, monkeypatch):
+    """Rounding made it: accepted, it might raise the loss and would widen h."""
+    flow, theta = burgers_flow()
+    system = flow.system(theta)
+    monkeypatch.setattr(type(system), "predicted", lambda self, d: predicted)
+    before = flow.objective.work.residuals
+    taken = RosenbrockEuler().step(flow, theta, 8.0)
+    assert taken.theta is theta
+    assert (taken.accepted, taken.finished, taken.next_h) == (False, False, 4.0)
+    assert flow.objective.work.residuals == before
 
 
 def test_mixed_precision_takes_float32_steps_from_float64_systems():

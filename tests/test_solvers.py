@@ -300,6 +300,15 @@ def test_a_small_jacobian_is_kept_where_there_is_room_and_gives_the_same(form, m
         assert (found.work.jacobians, found.work.gradients) == ((1, 0) if kept else (2, 1))
 
 
+@pytest.mark.parametrize("h", [1e12, 1e16, 1e20])
+@pytest.mark.parametrize("lift", MASSED)
+def test_an_iteration_that_rounding_defeats_gives_no_step_and_not_a_step_of_zero(lift, h):
+    """A step of zero would say that nothing is left to gain."""
+    flow, theta = mixed_flow(lift)
+    d = flow.system(theta, "cg").solve(h, 0.1)
+    assert d.any() or d.isnan().all()
+
+
 def test_an_iteration_waits_once(monkeypatch):
     monkeypatch.setattr(cg, "RANK", 3)  # so that there are some
     flow, theta = mixed_flow()

@@ -26,7 +26,7 @@ class RosenbrockEuler(Integrator):
 
     h -> 0 is explicit Euler on the same flow, h -> infinity Gauss-Newton, M = I Levenberg-Marquardt with damping 1/h.
     Adaptive: the ratio of actual to predicted decrease q(d) = -g.d - d.H d / 2 accepts the step above `accept`, widens h by
-    `grow` above 3/4 and divides it by `shrink` below 1/4; a rejected step makes no Jacobian anew.
+    `grow` above 3/4 and divides it by `shrink` below 1/4 and where q(d) < 0; a rejected step makes no Jacobian anew.
     solver: a file of `pinn_lora.solvers` by name ("cholesky": P x P; "kernel": N x N, for fewer residuals N than unknowns P;
     "cg": neither), or None for the one of fewest operations among those that fit into memory. tolerance: of an iterative
     one, see there; a step that is solved for inexactly is judged by its own predicted decrease.
@@ -77,12 +77,14 @@ class RosenbrockEuler(Integrator):
         predicted = system.predicted(torch.where(moves, d, 0.0))  # both in one answer that a device is waited for
         if predicted == 0.0:  # d is lost in rounding, and a smaller step would be too
             return Step(theta, False, h, system.value, finished=True)
+        if not predicted > 0.0:  # rounding made d, or it is not finite
+            return Step(theta, False, h / self.shrink, system.value)
         if self.acceleration:
             trial = theta + (d + self._bend(flow, system, theta, d, h)).to(theta)
         actual = system.value - flow.value(trial)
         if not actual >= self.accept * predicted:  # also where the trial is not finite
             return Step(theta, False, h / self.shrink, system.value)
-        ratio = actual / predicted if predicted > 0 else 1.0
+        ratio = actual / predicted
         factor = self.grow if ratio > 0.75 else 1.0 / self.shrink if ratio < 0.25 else 1.0
         return Step(trial, True, h * factor, system.value)
 

@@ -80,6 +80,8 @@ class ConjugateGradients(Solver):
         d, r = torch.zeros_like(b), b
         p, Mp = precondition(r)
         size = first = r @ p
+        if not first > 0.0 and b.any():  # h is so large that rounding is all that is left of P^-1
+            return torch.full_like(b, torch.nan)
         for _ in range(MOST):
             if not size > tolerance**2 * first:  # all that an iteration waits for a device
                 break
