@@ -62,16 +62,15 @@ def test_the_product_step_depends_on_the_product_alone(shape, size, options):
     assert_equal(product_jacobian(other) @ velocity(lift, other, G @ other.A.T, other.B.T @ G), expected, 1e-9)
 
 
-def test_from_either_zero_factor_the_other_moves_by_eps_of_full_fine_tuning():
-    """B = 0: dB A = -eps G P_A. A = 0: B dA = -eps P_B G. In whatever factors the one that is not zero is written."""
+def test_from_b_zero_it_moves_by_eps_of_full_fine_tuning():
+    """dB A = -eps G P_A, in whatever factor A is written."""
     pair, G, *_ = pair_and_gradients((5, 4, 2))
     lift, X = build("refactored"), torch.tensor([[1.5, 0.5], [0.0, 0.6]]).double()
-    none = torch.zeros_like(X)
-    for left, right in ((none, X), (none, X @ X), (X, none), (X @ X, none)):
-        B, A = pair.B @ left, right @ pair.A
+    for right in (X, X @ X):
+        B, A = 0.0 * pair.B, right @ pair.A
         dB, dA = lift.velocity(Pair(B, A, 1.0), G @ A.T, B.T @ G, None)
         assert_equal(dB @ A, -lift.eps * G @ torch.linalg.pinv(A) @ A, 1e-9)
-        assert_equal(B @ dA, -lift.eps * B @ torch.linalg.pinv(B) @ G, 1e-9)
+        assert not dA.any()
 
 
 def test_rows_of_a_that_depend_on_others_are_no_harm():

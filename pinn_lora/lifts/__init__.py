@@ -112,10 +112,12 @@ def check_start(lift: Lift, pairs: Mapping[str, Pair]) -> None:
             gram = pair.S if factor == "B" else pair.K
             rank = int(torch.linalg.matrix_rank(gram, hermitian=True))
             if rank < len(gram):
-                raise ValueError(
-                    f"{lift} needs factors of full rank, and {factor} of {name!r} has rank {rank} of {len(gram)}; take its "
-                    "damping above 0, or the start balanced"
-                )
+                if rank or lift.undamped:
+                    said = f"needs factors of full rank, and {factor} of {name!r} has rank {rank} of {len(gram)}"
+                else:
+                    said = f"cannot begin where {factor} of {name!r} is zero"
+                damping = "its damping above 0, or " if lift.undamped else ""
+                raise ValueError(f"{lift} {said}; take {damping}the start balanced")
         moves = moves or bool(dB.any() or dA.any())
     if not moves:
         where = f", where {' and '.join(zero)} is zero" if zero else ""

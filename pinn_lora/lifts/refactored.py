@@ -20,7 +20,7 @@ class Refactored(Lift):
         dB A + B dA = -s^2 (G V (sigma^2 + eps^2)^1/2 V^T + U sigma^2 (sigma^2 + eps^2)^-1/2 U^T G),
 
     so eps is a length of B A, and the step from B = 0 is eps times full fine-tuning's in the rows of A, all of which B moves.
-    S and K change places where A = 0. M = diag(I (x) T, T^-1 (x) I). Source: Zhang et al., RefLoRA, 2025 (arXiv 2505.18877);
+    A must not be zero: T would be. M = diag(I (x) T, T^-1 (x) I). Source: Zhang et al., RefLoRA, 2025 (arXiv 2505.18877);
     the damping is ours: published, the first steps from B = 0 are plain LoRA's, or both factors start random.
     """
 
@@ -33,13 +33,8 @@ class Refactored(Lift):
         check_ranges(self, eps=NOT_NEGATIVE)
 
     def _means(self, pair):
-        """T and T^-1, without asking what the device would be waited for."""
-        S, K, some = pair.S, pair.K, pair.A.any()
-        T, inverse = self._mean(torch.where(some, S, K), torch.where(some, K, S))
-        return torch.where(some, T, inverse), torch.where(some, inverse, T)
-
-    def _mean(self, S, K):
         """T = Z Z^T and T^-1 = Y Y^T by K = V k V^T and K^1/2 S K^1/2 = Q q Q^T: Z = K^1/2 Q (q + eps^2)^-1/4."""
+        S, K = pair.S, pair.K
         sound = (S.trace() * K.trace()).isfinite()  # else factors overflowed, and eigh would raise
         S, K = torch.where(sound, S, 0.0), torch.where(sound, K, 0.0)
         k, V = torch.linalg.eigh(K)
