@@ -164,8 +164,17 @@ def test_lora_one_is_the_best_part_of_a_gradient_step():
     U, sigma, V = torch.linalg.svd(-G, full_matrices=False)
     torch.testing.assert_close(B @ A, (U[:, :2] * sigma[:2]) @ V[:2] / (8.0 * sigma[0]), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(B.T @ B, A @ A.T, rtol=0, atol=1e-13)
-    nothing = Probe(torch.zeros(6, 5).double(), torch.zeros(3, 6, 5).double())
-    assert not start("lora_one", W, 2, probe=nothing)[0].any()
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["residuals move", "nothing moves"])
+@pytest.mark.parametrize("name", ["lora_one", "lora_da"])
+def test_where_the_gradient_is_zero_b_is_zero_and_a_has_full_rank(name, moves):
+    """So that a lift can begin there."""
+    W = weight(6, 5)
+    J = probe_of(W).jacobian
+    B, A = start(name, W, 2, probe=Probe(torch.zeros(6, 5).double(), J if moves else torch.zeros_like(J)))
+    assert not B.any()
+    assert A.isfinite().all() and torch.linalg.matrix_rank(A) == 2
 
 
 def test_the_published_constants_are_the_defaults():

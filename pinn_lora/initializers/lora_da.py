@@ -29,12 +29,17 @@ class LoRADA(Initializer):
     def __post_init__(self):
         check_ranges(self, alpha=POSITIVE, beta=POSITIVE, gamma=POSITIVE, damping=POSITIVE)
 
+    def _floor(self, diagonal):
+        """`damping` of the mean; where nothing moves the residuals, of 1."""
+        mean = diagonal.mean()
+        return self.damping * torch.where(mean > 0, mean, 1.0)
+
     def factors(self, site):
         (m, n), J, G = site.weight.shape, site.jacobian, site.gradient
         Z = torch.einsum("ikp,ikq->pq", J, J) / m
         C = J.square().sum((0, 2)) / n
-        Z = Z + self.damping * Z.diagonal().mean() * Z.new_ones(n).diag()
-        C = C + self.damping * C.mean()
+        Z = Z + self._floor(Z.diagonal()) * Z.new_ones(n).diag()
+        C = C + self._floor(C)
         step = -torch.linalg.solve(Z, (G / C[:, None]).T).T
         # Omega times sigma_1^2: the same eigenvectors, and finite where the gradient is zero
         omega = -self.alpha * step.T @ step + self.beta * (1.0 / C).sum() / len(J) * torch.linalg.inv(Z)

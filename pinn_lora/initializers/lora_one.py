@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from pinn_lora.initializers import Initializer, top_singular
 from pinn_lora.ranges import POSITIVE, check_ranges
 
@@ -12,7 +14,7 @@ class LoRAOne(Initializer):
 
     Source: Zhang, Liu & Chen, LoRA-One, 2025 (arXiv 2502.01235), with its published code's gamma = 128. Published, the
     start is kept as a first step; here, as every start, it is subtracted, and the network begins as the base. A zero gradient
-    gives B = 0.
+    gives B = 0, and A rows of equal length.
     """
 
     needs_probe = True
@@ -24,5 +26,6 @@ class LoRAOne(Initializer):
 
     def factors(self, site):
         U, sigma, V = top_singular(-site.gradient, site.rank)
-        root = (sigma / (self.gamma * sigma[0].clamp_min(1e-300))).sqrt()
-        return U * root, root[:, None] * V
+        share = sigma / sigma[0].clamp_min(1e-300)
+        root, length = (share / self.gamma).sqrt(), torch.where(sigma[0] > 0, share, 1.0).div(self.gamma).sqrt()
+        return U * root, length[:, None] * V
