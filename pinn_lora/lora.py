@@ -128,23 +128,28 @@ def adapt(
 
     `rank`: one for all target layers ("hidden" where none are given), or by layer name, and layers that are not named carry
     none. `scale`: s, or "rslora".
-    `train_biases` also trains every layer's bias, `train_output` the whole last linear layer. `probes`: by layer name, for
-    a start that needs the loss's gradient, see `objective.probe`. `rank_factor`: the factors have so many times the rank, for
-    a method that freezes a part of them. Raises ValueError for a rank below 1 or above what a target layer's smaller side
-    takes, for ranks by name beside other `targets`, a scale that is none, and a start without the probe that it needs.
+    `train_biases` also trains every layer's bias, `train_output` the whole last linear layer, which then must not be a target.
+    `probes`: by layer name, for a start that needs the loss's gradient, see `objective.probe`. `rank_factor`: the factors have
+    so many times the rank, for a method that freezes a part of them. Raises ValueError for a rank below 1 or above what a
+    target layer's smaller side takes, for ranks by name beside other `targets`, for `train_output` beside factors of that
+    layer, a scale that is none, and a start without the probe that it needs.
     """
     scaling = scale_of(scale)
     adapted = _unfactorised(network)
     linear = [name for name, module in adapted.named_modules() if isinstance(module, nn.Linear)]
     ranks = _ranks(adapted, integer_ranks(rank), targets)
     chosen = list(ranks)
+    if train_output and linear[-1] in chosen:
+        raise ValueError(
+            f"train_output=True trains the whole of {linear[-1]}, which is to carry factors; leave one of the two out"
+        )
     start = build(initializers, Initializer, initializer)
     if start.needs_probe and probes is None:
         raise ValueError(
             f"the start {initializer!r} needs the loss's gradient: finetune gives it, or probes= by objective.probe"
         )
     generator = torch.Generator().manual_seed(seed)
-    output = linear[-1] if train_output and linear[-1] not in chosen else None
+    output = linear[-1] if train_output else None
     for name, module in list(adapted.named_modules()):
         if name in chosen and isinstance(module, nn.Linear):
             r = _fitting(ranks[name], module, name, rank_factor)

@@ -22,7 +22,7 @@ from pinn_lora.objective import probe
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.places import sentence
 from pinn_lora.points import first_points
-from pinn_lora.presets import Preset, find_preset, preset_of
+from pinn_lora.presets import PRESETS, Preset, find_preset, preset_of
 from pinn_lora.problem import Problem
 from pinn_lora.ranges import POSITIVE, must_be
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
@@ -59,7 +59,8 @@ def pretrain(
     """Trains all weights of a network on `problem`.
 
     method: "full-lm" (damped Gauss-Newton, the default up to 60,000 unknowns), "adam-lbfgs" (Adam with decay, then L-BFGS;
-    the default above), "full-adam" or "full-lbfgs"; or a preset, a `Method` or an optimizer, which then trains all weights.
+    the default above), or another preset of all weights by name; or a preset, a `Method` or an optimizer, which then trains all
+    weights.
     network: a module, which is copied, or one of ours that is made `depth` x `width`: its name ("mlp" where None), or a mapping
     of its name and options, {"name": "mlp", "activation": "sin", "fourier": 16}.
     max_steps, where not given, is the method's. Every `resample_every` steps (None: never) residual-adaptive points are added,
@@ -196,7 +197,7 @@ def pretraining_phases(name: Any, max_steps: int | None) -> list[tuple[Preset, i
         adam, lbfgs = find_preset("full-adam"), find_preset("full-lbfgs")
         steps = 15_000 if max_steps is None else max_steps
         return [(adam, max(steps // 3, 1)), (lbfgs, max(steps - steps // 3, 1))]
-    names = ["adam-lbfgs", "full-lm", "full-adam", "full-lbfgs"]
+    names = ["adam-lbfgs", *(known for known, preset in PRESETS.items() if preset.trains == "all weights")]
     preset = find_preset(choose(name, names, what="pretraining method"))
     default = 250 if name == "full-lm" else preset.max_steps
     return [(preset, default if max_steps is None else max_steps)]
@@ -267,6 +268,7 @@ def finetune(
     if start is not None:
         network, made = _copied(base, problem, start, preset, shape)
     elif preset.trains == "all weights":
+        _left_out(shape, "the method trains all weights and has no factors")
         network, made = merge(base.network), {"rank": None, "initializer": None}
     else:
         plain = _place(merge(base.network), dtype, device)
@@ -326,13 +328,18 @@ def _adapted(
     return network, {"rank": rank if isinstance(rank, int) else dict(rank), "initializer": str(chosen)}
 
 
+def _left_out(given: Mapping[str, Any], why: str) -> None:
+    """ValueError for an option of factors that would do nothing."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise ValueError(f"{name}={value!r} is given, but {why}; leave {name} out")
+
+
 def _copied(
     base: Solution, problem: Problem, start: Solution, preset: Preset, given: Mapping[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A copy of the network of `start`, and what the settings say of it; ValueError where it cannot be begun from."""
-    for name, value in given.items():
-        if value is not None and value is not False:
-            raise ValueError(f"{name}={value!r} is given beside start=, whose adapter has its own; leave {name} out")
+    _left_out(given, "start= brings an adapter with its own")
     if preset.trains == "all weights":
         raise ValueError("the method trains all weights, and start= brings factors; choose a method on factors")
     if preset.method.rank_factor != 1:

@@ -54,7 +54,7 @@ def test_a_start_from_disk_gives_the_same_numbers_and_is_saved_as_an_adapter(sma
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"rank": 4}, "rank=4 is given beside start=, whose adapter has its own; leave rank out"),
+        ({"rank": 4}, "rank=4 is given, but start= brings an adapter with its own; leave rank out"),
         ({"initializer": "zero_b"}, "leave initializer out"),
         ({"targets": "all"}, "leave targets out"),
         ({"scale": 1.0}, "leave scale out"),

@@ -11,6 +11,7 @@ from torch import nn
 
 import pinn_lora as pl
 from pinn_lora.optimizers.altlora import AltLoRA
+from pinn_lora.optimizers.bug import BUG
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,34 @@ def test_what_is_no_number_is_one_sentence(small_base, target, given, sentence):
 def test_a_rank_that_is_no_whole_number_is_one_sentence(small_base, target, rank):
     with pytest.raises(ValueError, match=f"^rank is {rank!r}; give a whole number$"):
         pl.finetune(small_base, target, rank=rank, max_steps=1)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"rank": 2}, {"initializer": "zero_b"}, {"targets": "all"}, {"scale": 2.0}, {"train_biases": True}],
+    ids=str,
+)
+def test_options_of_factors_are_refused_where_all_weights_are_trained(small_base, target, given):
+    name, value = next(iter(given.items()))
+    said = f"{name}={value!r} is given, but the method trains all weights and has no factors; leave {name} out"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        pl.finetune(small_base, target, method="full-lm", max_steps=1, points=64, **given)
+
+
+@pytest.mark.parametrize("targets", [{"targets": "all"}, {"rank": {"layers.1": 1, "layers.2": 1}}], ids=str)
+def test_an_output_layer_with_factors_is_not_trained_whole_as_well(small_base, target, targets):
+    said = "train_output=True trains the whole of layers.2, which is to carry factors; leave one of the two out"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        pl.finetune(small_base, target, train_output=True, max_steps=1, points=64, **{"rank": 1, **targets})
+
+
+def test_a_method_of_factors_names_what_trains_all_weights_instead(target):
+    with pytest.raises(ValueError, match=r"^bug works on LoRA factors and this network has none; take (.*)$") as caught:
+        pl.pretrain(target, method=BUG(), max_steps=1, points=64)
+    advised = re.findall(r"full-\w+", str(caught.value))
+    assert len(advised) > 1
+    for name in (*advised, "full-ssbroyden"):
+        assert pl.pretrain(target, method=name, max_steps=1, points=64, width=6).settings["method"] == name
 
 
 def test_ranks_by_name_beside_other_targets_are_one_sentence(small_base, target):

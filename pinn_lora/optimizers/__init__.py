@@ -172,4 +172,6 @@ def baseline(name: str) -> Any:
 def require_factors(name: str, blocks: Blocks) -> None:
     """ValueError for a method of pairs (B, A) where all weights are trained."""
     if not blocks.pairs:
-        raise ValueError(f"{name} works on LoRA factors and this network has none; take adam, lbfgs or ssbroyden")
+        raise ValueError(
+            f"{name} works on LoRA factors and this network has none; take full-lm, full-adam or full-lbfgs"
+        )
