@@ -258,25 +258,28 @@ class Problem:
         self, run: Callable[..., Residual], *, paired: bool = False, points: Tensor | None = None, place: str = ""
     ) -> Indices:
         """The derivatives `run` asks for, closed downwards: recorded by running it once, at `points` where it is made for
-        these alone. ProblemError for unknown names and wrong shapes; `place` is where `run` was made, if not where it is
-        written."""
+        these alone. ProblemError for unknown names, wrong shapes and coordinates that it changes; `place` is where `run` was
+        made, if not where it is written."""
         place = place or place_of(run)
         asked: set[Index] = set()
         points = self.domain.sample(PROBED) if points is None else points
-        n = len(points)
+        n, seen = len(points), points.clone()
         arguments = (
-            Coordinates.of(points, self.domain),
+            Coordinates.of(seen, self.domain),
             *(Recorder(points.new_ones(n), self.domain.names, asked) for _ in self.fields),
         )
         with naming(self, place):
             pointwise(run(arguments, arguments) if paired else run(*arguments), n)
+            if not torch.equal(seen, points):  # the points of a term are held, and seen anew at every step
+                raise ValueError("this changes a coordinate in place, as x *= 2 does; write x = 2 * x")
         return closure(asked)
 
     def solution(self, points: Tensor, network: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """The fields (N,) at the points: the ansatz of a network's outputs (N, fields)."""
         outputs = network(points).unbind(-1)
+        p = Coordinates.of(points.clone(), self.domain)  # its own to change: x *= 2 is harmless with jets too
         with naming(self, self.ansatz):
-            return self._each_field(self.ansatz(Coordinates.of(points, self.domain), *outputs))
+            return self._each_field(self.ansatz(p, *outputs))
 
     def solution_jets(self, coordinates: Sequence[Jet], outputs: Tensor, indices: Indices) -> list[Field]:
         """The fields with derivatives, from the outputs' jets (S, N, fields)."""
@@ -296,7 +299,7 @@ class Problem:
         finite or not real."""
         points, place = points.double().cpu(), place_of(self.reference)
         with naming(self, place):
-            found = components(self.reference(Coordinates.of(points, self.domain)))
+            found = components(self.reference(Coordinates.of(points.clone(), self.domain)))
             if any(np.iscomplexobj(f) for f in found):
                 raise ValueError("the reference is complex; give its real and imaginary part as two fields")
             values = [np.asarray(f, dtype=np.float64) for f in found]

@@ -166,6 +166,10 @@ def test_recording_touches_no_global_random_state():
         (lambda p, u: None, r"Known: .*shape \(16,\), not NoneType"),
         (lambda p, u: 0.0, r"Known: .*shape \(16,\), not float"),
         (lambda p, u: (), r"Known: a residual has at least one component, and this gives none$"),
+        (
+            lambda p, u: u.t - p.x.mul_(2.0),
+            "Known: this changes a coordinate in place, as x \\*= 2 does; write x = 2 \\* x$",
+        ),
     ],
 )
 def test_a_wrong_residual_gives_one_clear_sentence(residual, message):
@@ -173,6 +177,14 @@ def test_a_wrong_residual_gives_one_clear_sentence(residual, message):
     with pytest.raises(ValueError, match=rf"^.*test_problem\.py, line {line}: {message}") as caught:
         Known().needed(residual)
     assert "\n" not in str(caught.value)
+
+
+def test_a_condition_that_changes_its_points_is_refused_and_leaves_them():
+    points = BOX.sample(3)
+    before = points.clone()
+    with pytest.raises(ProblemError, match="changes a coordinate in place"):
+        Known().needed(lambda p, u: u - p.x.neg_(), points=points)
+    assert torch.equal(points, before)
 
 
 def test_a_residual_may_be_the_field_itself():
@@ -222,6 +234,24 @@ def test_the_default_solution_is_the_network():
     assert torch.equal(v, 2 * points[:, 1])
     (alone,) = Problem.solution(Known(), points, lambda x: x[:, :1])
     torch.testing.assert_close(alone, known(Coordinates.of(points, BOX)))
+
+
+def test_an_ansatz_and_a_reference_may_write_into_their_coordinates():
+    """They are their own: neither the network nor the caller sees it."""
+
+    class InPlace(Known):
+        def ansatz(self, p, n):
+            return p.x.mul_(2.0) + n
+
+        def reference(self, p):
+            return p.x.mul_(3.0)
+
+    points = BOX.sample(5)
+    before = points.clone()
+    (found,) = InPlace().solution(points, lambda x: x[:, :1])
+    assert torch.equal(found, 2 * before[:, 0] + before[:, 0])
+    assert np.array_equal(InPlace().reference_values(points)[:, 0], 3 * before[:, 0])
+    assert torch.equal(points, before)
 
 
 def test_reference_values_are_numpy_whatever_the_reference_gives():
