@@ -86,8 +86,15 @@ class Condition:
             points, generator = self._on_faces(domain, m, seed), torch.Generator().manual_seed(seed)
             return points[torch.randperm(len(points), generator=generator, device="cpu")]
 
+        def inside(points: Tensor) -> Tensor:
+            kept, n = np.asarray(where(Coordinates.of(points.clone(), domain))), len(points)
+            if kept.shape != (n,) or kept.dtype != bool:  # whole numbers would be read as places
+                given = f"{kept.dtype} of shape {kept.shape}"
+                raise ValueError(f"{self.name}: where= must give True or False for each of {n} points, not {given}")
+            return torch.tensor(kept, device="cpu")
+
         refused = f"{self.name}: where= is true at hardly any point of the boundary"
-        return first_inside(draw, lambda points: where(Coordinates.of(points, domain)), n, least=1e-3, refused=refused)
+        return first_inside(draw, inside, n, least=1e-3, refused=refused)
 
 
 def _faces(on: str, side: str) -> tuple[tuple[str, str], ...]:
@@ -133,6 +140,8 @@ def dirichlet(
     where: takes a part of it, for example `lambda p: p.x < 0`.
     """
     _check_value("dirichlet", value)
+    if on == BOUNDARY and side != "both":
+        raise ValueError(f"dirichlet: side is {side!r}, and on='boundary' has no sides; take a part of it with where=")
     faces = ((BOUNDARY, side),) if on == BOUNDARY else _faces(on, side)
     return Condition("dirichlet", lambda p, *u: _of(u, field) - value(p), faces=faces, where=where)
 
@@ -167,7 +176,10 @@ def periodic(*, on: str, derivatives: int = 1, field: int = 0) -> Condition:
 
 def data(points: Any, values: Any, *, field: int = 0) -> Condition:
     """u = values (n,) at the given points (n, d)."""
-    points, values = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (points, values))
+    points, values = np.asarray(points), np.asarray(values)
+    if np.iscomplexobj(points) or np.iscomplexobj(values):
+        raise ValueError("data: complex numbers; give real and imaginary part as the data of two fields")
+    points, values = (torch.as_tensor(v, dtype=torch.float64) for v in (points, values))
     if points.ndim != 2 or not len(points):
         raise ValueError(f"data: points have shape {tuple(points.shape)}; give (n, d), one column for each coordinate")
     if values.shape != points.shape[:1]:

@@ -141,6 +141,12 @@ def test_points_of_a_condition_are_shared_out_over_its_faces():
             lambda: Condition("mine", lambda p, u: u - 0.0).sample(BOX, 8, seed=0),
             r"test_conditions\.py, line \d+: mine has neither faces nor points; give faces=",
         ),
+        (lambda: pl.data(np.zeros((4, 2)), np.ones(4) * 1j), "data: complex numbers; give real and imaginary part"),
+        (lambda: pl.data(torch.zeros(4, 2) * 1j, np.ones(4)), "data: complex numbers; give real and imaginary part"),
+        (
+            lambda: pl.dirichlet(lambda p: 0.0, on="boundary", side="lower"),
+            "dirichlet: side is 'lower', and on='boundary' has no sides; take a part of it with where=$",
+        ),
         (lambda: pl.data(np.zeros((4, 3)), np.zeros(4)).sample(BOX, 8, seed=0), r"\(4, 3\).*2 coordinates: x, t"),
     ],
 )
@@ -148,6 +154,33 @@ def test_bad_conditions_give_one_clear_sentence(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("as_given", [torch.Tensor.numpy, torch.Tensor.tolist], ids=["numpy", "list"])
+def test_where_may_give_its_answers_as_numpy_or_a_list(as_given):
+    conditions = (
+        pl.dirichlet(lambda p: 0.0, on="t", where=where)
+        for where in (lambda p: p.x < 0, lambda p: as_given(p.x < 0), lambda p: as_given(p.x.neg_() > 0))
+    )
+    plain, given, in_place = (condition.sample(BOX, 40, seed=1)[0] for condition in conditions)
+    assert torch.equal(plain, given) and torch.equal(plain, in_place) and (plain[:, 0] < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (lambda p: (p.x < 0).int(), r"not int32 of shape \(4096,\)"),
+        (lambda p: p.x, r"not float64 of shape \(4096,\)"),
+        (lambda p: True, r"not bool of shape \(\)"),
+        (lambda p: (p.x < 0)[:, None], r"not bool of shape \(4096, 1\)"),
+        (lambda p: None, r"not object of shape \(\)"),
+    ],
+)
+def test_where_without_true_or_false_for_each_point_is_refused(where, said):
+    """Whole numbers among them: torch would take them for the places of points."""
+    message = rf"line \d+: dirichlet: where= must give True or False for each of 4096 points, {said}$"
+    with pytest.raises(ProblemError, match=message):
+        pl.dirichlet(lambda p: 0.0, on="x", where=where).sample(BOX, 40, seed=1)
 
 
 def line_of(function, text: str) -> int:
