@@ -73,6 +73,8 @@ class Field:
         """The sum of the second derivatives in the named coordinates, in all but t where none is named: cheaper than its
         parts where these are not needed beside it."""
         chosen = coordinates or tuple(name for name in self._names if name != "t")
+        if not chosen:
+            raise AttributeError("laplacian() has no coordinate but t to sum over; name it, as laplacian('t')")
         if len(set(chosen)) < len(chosen):
             raise AttributeError(f"laplacian({', '.join(chosen)}) names a coordinate twice")
         return self._take(laplacian(*(self._number(name) for name in chosen)))
@@ -89,7 +91,11 @@ class Field:
         return self._take(index)
 
     def _take(self, index: Index) -> Tensor:
-        return self._data[self._indices.index(index)]
+        try:
+            return self._data[self._indices.index(index)]
+        except ValueError:
+            name, seen = spelled(index, self._names), "when this was run once to see its derivatives"
+            raise AttributeError(f"{name} was not asked for {seen}; ask for it in every case") from None
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -97,6 +103,14 @@ class Field:
 
     def __neg__(self) -> Tensor:
         return -self.value
+
+    def __pos__(self) -> Tensor:
+        return self.value
+
+    def __abs__(self) -> Tensor:
+        return self.value.abs()
+
+    __hash__ = object.__hash__  # two fields that compare point by point are still two
 
 
 def values_of(found: Any) -> Any:
@@ -106,21 +120,24 @@ def values_of(found: Any) -> Any:
     return found.value if isinstance(found, Field) else found
 
 
-def _delegate(name: str) -> None:
+def _delegate(name: str, *, reflected: bool = True) -> None:
     apply = getattr(operator, name)
 
     def forward(self, other):
         return apply(self.value, other.value if isinstance(other, Field) else other)
 
-    def reflected(self, other):
+    def backward(self, other):
         return apply(other, self.value)
 
     setattr(Field, f"__{name}__", forward)
-    setattr(Field, f"__r{name}__", reflected)
+    if reflected:
+        setattr(Field, f"__r{name}__", backward)
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow"):
+for _name in ("add", "sub", "mul", "truediv", "pow", "mod"):
     _delegate(_name)
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    _delegate(_name, reflected=False)
 
 
 class Recorder(Field):
@@ -142,11 +159,14 @@ def components(found: Any) -> tuple[Any, ...]:
 
 def pointwise(found: Any, n: int) -> tuple[Tensor, ...]:
     """The components of what a residual gives at n points, each (n,). ValueError where there is none, or one of another
-    shape."""
+    shape or not of real floats."""
     if not (parts := components(found)):
         raise ValueError("a residual has at least one component, and this gives none")
     for part in parts:
         if not isinstance(part, Tensor) or part.shape != (n,):
             shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ValueError(f"a residual of {n} points must have shape ({n},), not {shape}")
+        if not part.is_floating_point():
+            advice = "; give its real and imaginary part as two components" if part.is_complex() else ""
+            raise ValueError(f"a residual must be real numbers in floating point, not {part.dtype}{advice}")
     return parts

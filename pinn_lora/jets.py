@@ -124,12 +124,7 @@ def _stack(rows: Sequence[Tensor], like: Tensor) -> Tensor:
 
 
 def compose(
-    phi: Sequence[Tensor],
-    u: Tensor,
-    indices: Indices,
-    *,
-    pure: bool = False,
-    live: frozenset[int] | None = None,
+    phi: Sequence[Tensor], u: Tensor, indices: Indices, *, pure: bool = False, live: frozenset[int] | None = None
 ) -> Tensor:
     """The stacked derivatives of phi(u): `u` is (S, ...), phi[k] the k-th derivative of phi at its value.
 
@@ -272,6 +267,12 @@ class Jet:
         if isinstance(power, int) and 1 <= power <= 4:
             return math.prod([self] * (power - 1), start=self)
         return self.apply(lambda u, order: _power_derivatives(u, power, order))
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("an ansatz cannot compare its arguments (< > == and the like): it must be smooth")
+
+    __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__
+    __hash__ = object.__hash__
 
     def apply(self, derivatives: Callable[[Tensor, int], list[Tensor]]) -> Jet:
         """phi of this jet; `derivatives(u, order)` gives phi, phi', ..., phi^(order) at u."""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 
 import numpy as np
 import pytest
@@ -253,6 +254,16 @@ def test_float32_stays_float32():
 def test_a_function_without_a_jet_says_which_there_are(call):
     with pytest.raises(TypeError, match=r"torch\.\w+ has no jet; there are cos, erf, .*tanh"):
         call(Jet.coordinate(points(), 0, ALL_OF_ORDER_2))
+
+
+@pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "eq", "ne"])
+def test_a_jet_is_not_compared(name):
+    """Python's own == would be False and no error."""
+    jet = Jet.coordinate(points(), 0, ((), (0,)))
+    for call in (lambda: getattr(operator, name)(jet, 0.5), lambda: getattr(operator, name)(0.5, jet)):
+        with pytest.raises(TypeError, match=r"an ansatz cannot compare its arguments \(< > == and the like\)"):
+            call()
+    assert len({jet, jet}) == 1
 
 
 def test_a_jet_is_no_exponent():

@@ -1,12 +1,14 @@
 """Problems: how derivatives are named and recorded, their terms, solutions and references."""
 
+import operator
+
 import numpy as np
 import pytest
 import torch
 from known_function import BOX, Known, field, known
 
 import pinn_lora as pl
-from pinn_lora.fields import Coordinates, parse_derivative, spelled
+from pinn_lora.fields import Coordinates, Field, parse_derivative, spelled
 from pinn_lora.jets import closure, laplacian
 from pinn_lora.places import ProblemError
 from pinn_lora.problem import Condition, Problem
@@ -62,6 +64,15 @@ def test_a_laplacian_is_asked_for_as_one_derivative():
     for names, said in ((("x", "x"), "names a coordinate twice"), (("z",), "there is no coordinate 'z'")):
         with pytest.raises(ProblemError, match=said):
             asks(lambda p, u, names=names: u.laplacian(*names))
+    with pytest.raises(AttributeError, match=r"laplacian\(\) has no coordinate but t to sum over; name it, as"):
+        field(("t",)).laplacian()
+
+
+def test_a_derivative_that_was_not_asked_for_is_one_sentence():
+    u = field()
+    for call, name in ((lambda: u.xxt, "xxt"), (lambda: u.laplacian("x", "t"), r"laplacian\(x, t\)")):
+        with pytest.raises(AttributeError, match=rf"^{name} was not asked for when this was run once .*in every case$"):
+            call()
 
 
 def test_a_field_is_its_value_in_arithmetic():
@@ -74,21 +85,34 @@ def test_a_field_is_its_value_in_arithmetic():
         "*": (u * 2, 2 * u, u * w, w * u, u * v),
         "/": (u / 2, 2 / u, u / w, w / u, u / v),
         "**": (u**2, 2**u, u**w, w**u, u**v),
+        "%": (u % 2, 2 % u, u % w, w % u, u % v),
     }
     for sign, found in cases.items():
         for f, (a, b) in zip(found, _operands(sign, value, w), strict=True):
             assert torch.equal(f, _apply(sign, a, b))
-    assert torch.equal(-u, -value)
+    assert torch.equal(-u, -value) and torch.equal(+u, value)
+    assert torch.equal(abs(Field([-value], ((),), ("x", "t"))), value)
     assert torch.equal(np.float64(2.0) * u, 2 * value)
 
 
 def _operands(sign, value, w):
-    number = 2 if sign in ("*", "/", "**") else 1
+    number = 1 if sign in ("+", "-") else 2
     return [(value, number), (number, value), (value, w), (w, value), (value, value)]
 
 
 def _apply(sign, a, b):
-    return {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b, "**": lambda: a**b}[sign]()
+    signs = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "**": "pow", "%": "mod"}
+    return getattr(operator, signs[sign])(a, b)
+
+
+@pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "eq", "ne"])
+def test_a_field_compares_point_by_point(name):
+    u, compare = field(), getattr(operator, name)
+    one, w = u.value[0].item(), u.value.flip(0)
+    for other, value in ((one, one), (w, w), (Field([w], ((),), ("x", "t")), w)):
+        assert torch.equal(compare(u, other), compare(u.value, value))
+        assert torch.equal(compare(other, u), compare(value, u.value))
+    assert len({u, field()}) == 2
 
 
 def test_torch_functions_see_the_value():
@@ -165,6 +189,8 @@ def test_recording_touches_no_global_random_state():
         (lambda p, u: (u.t, u.x[:, None]), r"Known: .*shape \(16,\), not \(16, 1\)"),
         (lambda p, u: None, r"Known: .*shape \(16,\), not NoneType"),
         (lambda p, u: 0.0, r"Known: .*shape \(16,\), not float"),
+        (lambda p, u: u.t > 0, r"Known: .*must be real numbers in floating point, not torch\.bool$"),
+        (lambda p, u: u.t + 1j * u.x, r"Known: .*not torch\.complex128; give its real and imaginary part as two comp"),
         (lambda p, u: (), r"Known: a residual has at least one component, and this gives none$"),
         (
             lambda p, u: u.t - p.x.mul_(2.0),

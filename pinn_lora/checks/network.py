@@ -61,7 +61,7 @@ def _not_numbers(problem: Problem, run: Run, found: Sequence[Tensor]) -> str:
     """What is wrong with the type or the values of the components (N,); "" where nothing is."""
     kinds = [str(r.dtype).removeprefix("torch.") for r in found if r.dtype != torch.float64]
     if kinds:
-        return f"it is {kinds[0]} where its points are float64; leave conversions out, and let it be real"
+        return f"it is {kinds[0]} where its points are float64; leave conversions out"
     bad = (~torch.stack(list(found)).isfinite()).any(0).nonzero()
     return f"it is not finite for a smooth u, at {problem.domain.spell(run.sets[0][int(bad[0])])}" if len(bad) else ""
 
