@@ -80,6 +80,33 @@ def test_contains_and_grid_agree_with_the_shape(make, inside, share):
     assert np.array_equal(image[np.isfinite(image)], values) and np.isnan(image).any()
 
 
+def slanted():
+    return dde.geometry.Triangle([0, 0], [2, 0.3], [0.7, 1.1])
+
+
+TRIANGLES = {
+    "alone": slanted,
+    "a part": lambda: slanted() - dde.geometry.Disk([0.9, 0.45], 0.1),
+    "in time": lambda: dde.geometry.GeometryXTime(slanted(), dde.geometry.TimeDomain(0, 1)),
+}
+
+
+@pytest.mark.parametrize("make", TRIANGLES.values(), ids=TRIANGLES)
+def test_a_triangle_contains_its_boundary(make):
+    """Its corners are rounded to float32, DeepXDE's default; points further off than its tolerance are outside still."""
+    domain = GeometryDomain(make())
+    points = domain.sample_boundary(500, seed=1)
+    assert domain.contains(points).all()
+    on_first = (points[:, 1] - 0.15 * points[:, 0]).abs() < 1e-6
+    points[:, 1] -= 0.01
+    assert int(on_first.sum()) > 50 and not domain.contains(points[on_first]).any()
+
+
+def test_a_side_of_a_triangle_along_an_axis_is_a_face():
+    triangle = GeometryDomain(dde.geometry.Triangle([0.1, 0.1], [1.4, 0.1], [0.3, 1.1]))
+    assert (triangle.sample_face(50, coordinate="y", side="lower")[:, 1] == 0.1).all()
+
+
 def test_boundary_points_lie_on_the_boundary():
     on_l = lshape().sample_boundary(300, seed=2)
     x, y = on_l.T

@@ -50,9 +50,7 @@ class GeometryDomain(Domain):
         bounding box."""
         found = super().contains(points)
         if self._cloud is None:
-            found &= (self._where(self.space.inside, points) | self._where(self.space.on_boundary, points)).to(
-                found.device
-            )
+            found &= (self._where(self.space.inside, points) | self._on_boundary(points)).to(found.device)
         return found
 
     def grid(self, n: int | tuple[int, ...] = 101) -> tuple[list[np.ndarray], Tensor]:
@@ -60,9 +58,15 @@ class GeometryDomain(Domain):
             return super().grid(n)
         return [], self.sample(len(self._cloud))
 
-    def _where(self, holds: Callable[[np.ndarray], Any], points: Tensor) -> Tensor:
+    def _on_boundary(self, points: Tensor) -> Tensor:
+        """Up to the geometry's own tolerance, which DeepXDE takes from the points' type: where corners are rounded to float32,
+        as by its default, edges miss that of float64."""
+        found = self._where(self.space.on_boundary, points)
+        return found | self._where(self.space.on_boundary, points, np.float32) if _single(self.space) else found
+
+    def _where(self, holds: Callable[[np.ndarray], Any], points: Tensor, kind: type = np.float64) -> Tensor:
         with without_warnings():
-            found = holds(points[:, : int(self.space.dim)].double().cpu().numpy())
+            found = holds(points[:, : int(self.space.dim)].double().cpu().numpy().astype(kind))
         return torch.from_numpy(np.asarray(found, dtype=bool).reshape(-1))
 
     def sample(self, n: int, *, seed: int = 0, design: str = "sobol") -> Tensor:
@@ -87,16 +91,12 @@ class GeometryDomain(Domain):
         def draw(m: int) -> Tensor:
             return plain.sample_face(m, coordinate=coordinate, side=side, seed=seed)
 
-        def on_boundary(points: Tensor) -> Tensor:
-            return self._where(self.space.on_boundary, points)
-
         refused = (
             f"hardly any point of the face {coordinate} = {side} of its bounding box lies on the boundary of {self!r}; "
             "take on='boundary', with where= for a part of it"
         )
-        return first_inside(
-            draw, on_boundary, n, least=0.02, refused=refused
-        )  # its tolerance lets a few of a round one pass
+        # its tolerance lets a few of a round one pass
+        return first_inside(draw, self._on_boundary, n, least=0.02, refused=refused)
 
     def sample_boundary(self, n: int, *, seed: int = 0) -> Tensor:
         if n < 1:
@@ -130,6 +130,13 @@ def _box(space: Any) -> tuple[Any, Any]:
     if isinstance(space, kinds.CSGIntersection):
         return np.maximum(low, other_low), np.minimum(high, other_high)
     return low, high
+
+
+def _single(space: Any) -> bool:
+    """Whether a geometry, or a part of it, keeps its numbers in float32."""
+    if hasattr(space, "geom1"):
+        return _single(space.geom1) or _single(space.geom2)
+    return any(isinstance(held, np.ndarray) and held.dtype == np.float32 for held in vars(space).values())
 
 
 def _of_cloud(cloud: np.ndarray, n: int, seed: int) -> Tensor:
