@@ -238,7 +238,8 @@ def truncate(left: Tensor, right: Tensor, rank: int, tolerance: float = 0.0) -> 
     Q, R = torch.linalg.qr(left)
     P, T = torch.linalg.qr(right.T)
     U, sigma, V = torch.linalg.svd(R @ T.T)
-    tail = sigma.square().flip(0).cumsum(0).flip(0)
+    share = sigma / sigma[0]  # the squares of sigma itself overflow and underflow; of a zero product, nan, which is left out
+    tail = share.square().flip(0).cumsum(0).flip(0)
     sigma = torch.where(tail > tolerance**2 * tail[0], sigma, 0.0)[:rank]
     root = sigma.sqrt()
     return Q @ (U[:, :rank] * root), (root[:, None] * V[:rank]) @ P.T

@@ -36,6 +36,17 @@ def test_truncation_leaves_out_what_is_within_the_tolerance():
         assert (B @ A - X @ V.T).norm() <= tolerance * X.norm() + 1e-12
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float64, 1e160), (torch.float64, 1e-170), (torch.float32, 1e20), (torch.float32, 1e-25)]
+)
+def test_truncation_takes_products_whose_squares_leave_the_range(dtype, size):
+    generator = torch.Generator().manual_seed(2)
+    left, right = (torch.randn(shape, generator=generator, dtype=dtype) for shape in ((6, 2), (2, 5)))
+    B, A = truncate(size * left, right, 2)
+    assert_close((B / size) @ A, left @ right, 1e-5)
+    assert all(not factor.any() for factor in truncate(0.0 * left, right, 2))
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.4])
 @pytest.mark.parametrize("h", [1e-4, 1e-2])
 def test_a_step_is_the_truncated_projected_gradient(h, scale):
@@ -84,6 +95,20 @@ def test_a_step_costs_one_gradient_and_dense_tensors_follow_theirs():
     for block in objective.blocks.blocks:
         if block not in objective.blocks.pairs:
             assert_close(taken.theta[block.slice], (theta - 1e-3 * g)[block.slice], 1e-14)
+
+
+def test_a_pair_without_a_velocity_stays_as_it_is():
+    """B = 0 before a layer whose weight is zero: its product and its gradient are zero, and its A is not to be lost."""
+    objective = objective_of(initializer="zero_b")
+    first, second = (objective.network.get_submodule(block.name) for block in objective.blocks.pairs)
+    second.weight.zero_()
+    run, start = started(Riemannian(), objective, step_size=1e-3, max_steps=9)
+    theta = run.step(objective, start).theta
+    block = objective.blocks.pairs[0]
+    assert torch.equal(theta[block.slice], start[block.slice]) and first.A.any()
+    for _ in range(3):
+        theta = run.step(objective, theta).theta
+    assert theta.isfinite().all() and objective.value(theta) < objective.value(start)
 
 
 def test_it_leaves_a_zero_start():

@@ -54,6 +54,8 @@ class RiemannianRun(Descent):
         new = theta + self.h * direction
         for block in objective.blocks.pairs:
             (B, A), (dB, dA) = block.split(theta[block.slice]), block.split(self.h * direction[block.slice])
+            if not (dB.any() or dA.any()):  # a zero B with a zero gradient: the truncation would take A to zero, too
+                continue
             factors = truncate(torch.cat([B, dB], 1), torch.cat([A + dA, A]), len(A))  # B A + B dA + dB A
             new[block.slice] = torch.cat([factor.reshape(-1) for factor in factors])
         return new
