@@ -113,8 +113,8 @@ def _longer(base: Solution, past: nn.Module | None, *, rank: int, targets: str |
                 sizes = [(B, A, A.norm().clamp_min(1e-300)) for B, A in pairs]
                 B = torch.cat([*(B * size for B, _, size in sizes), layer.B], 1)
                 A = torch.cat([*(A / size for _, A, size in sizes), layer.A])
-            plain = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
-            plain.weight.data, plain.bias.data = layer.weight, layer.bias
+            plain = nn.Linear(layer.in_features, layer.out_features, device="meta")  # draws no numbers
+            plain.weight, plain.bias = nn.Parameter(layer.weight), nn.Parameter(layer.bias)
             longer = LoRALinear(plain, B, A, scale=layer.scale)
             longer.B0 = longer.A0 = None  # the past is kept, not subtracted
             fresh.set_submodule(name, longer)

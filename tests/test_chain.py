@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
@@ -79,6 +80,23 @@ def test_a_chain_ends_at_the_first_link_that_diverged(base, target, step_size):
     """The next would begin from it, and with factors that overflowed its problem would be blamed."""
     found = pl.sd_lora(base, [target, base.problem], rank=2, max_steps=5, points=100, step_size=step_size)
     assert [solution.status for solution in found] == [pl.Status.DIVERGED]
+
+
+FEW = {"rank": 1, "points": 64}
+CALLS = {
+    "sd_lora": lambda base, p: pl.sd_lora(base, [p, p], max_steps=2, **FEW),
+    "rac_lora": lambda base, p: pl.rac_lora(base, p, rounds=2, max_steps=2, **FEW),
+    "select_layers": lambda base, p: pl.select_layers(base, p, 1, steps=2, **FEW),
+    "select_ranks": lambda base, p: pl.select_ranks(pl.finetune(base, p, max_steps=1, **FEW), 1, points=64),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_callers_random_numbers_stay_as_they_are(name, base, target):
+    torchs, numpys = torch.random.get_rng_state(), np.random.get_state()
+    CALLS[name](base, target)
+    assert torch.equal(torch.random.get_rng_state(), torchs)
+    assert all(np.array_equal(now, then) for now, then in zip(np.random.get_state(), numpys, strict=True))
 
 
 def test_past_directions_stay_and_their_magnitudes_move(family):
