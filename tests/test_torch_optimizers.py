@@ -15,6 +15,7 @@ from pinn_lora.flow import Flows
 from pinn_lora.lifts import Lift
 from pinn_lora.metrics import Metric
 from pinn_lora.optimizers import Optimizer
+from pinn_lora.optimizers.rad import _RAD
 
 STEPS = 12
 
@@ -335,6 +336,23 @@ def test_rad_written_out(options):
         assert_close(theta, expected, 1e-12)
     if "zeta" in options:
         assert_every_option_matters("rad", options)
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.999), (0.5, 0.8)])
+def test_the_speed_limit_of_rad(beta1, beta2):
+    """Steps in units of h / delta: at most 1 for a steady gradient, and from gradients that grow as (beta2 / beta1)^t, which
+    are Cauchy's equality, as many as the docstring says."""
+    steps, limit = 4000, (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
+    rule = build("rad", beta1=beta1, beta2=beta2, delta=2.0, anneal=False, zeta=1e-300)
+    for growth, expected in ((1.0, 1.0), (beta2 / beta1, limit)):
+        parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        optimizer, largest = _RAD([parameter], 1e-2, rule, steps), 0.0
+        for t in range(steps):
+            before = parameter.detach().clone()
+            parameter.grad = torch.full_like(before, max(growth ** (t - steps + 1), 1e-100))
+            optimizer.step()
+            largest = max(largest, float((parameter.detach() - before).abs()) / (1e-2 / 2.0))
+        assert largest == pytest.approx(expected, rel=0.02) and largest <= expected * (1 + 1e-9)
 
 
 def test_decay_takes_every_step_size_to_zero():

@@ -15,7 +15,7 @@ from pinn_lora.ranges import Range, check_ranges
 
 @dataclass(frozen=True)
 class BUG(Optimizer):
-    """The rank-adaptive basis-update and Galerkin integrator on dX/dt = -G(X), X = B A = U S V^T, by explicit Euler.
+    """The rank-adaptive basis-update and Galerkin integrator on dX/dt = -G(X), X = s B A = U S V^T, by explicit Euler.
 
     K = U S - h G V, L = V S^T - h G^T U; bases U^ of [U, K] and V^ of [V, L]; S^ = U^^T (X - h G) V^; then its best
     approximation by singular values, of rank at most the adapter's, with those left out whose squares add up to under
@@ -63,7 +63,7 @@ class BUGRun(Descent):
         return new
 
     def _product(self, B: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors of X after a step -G; s B A moves by -h dL/dW, so B A by that over s."""
+        """Factors of B A - G; s B A moves by -h dL/dW, so B A by that over s."""
         (U, R), (V, T) = torch.linalg.qr(B), torch.linalg.qr(A.T)
         S = R @ T.T
         left = torch.linalg.qr(torch.cat([U, U @ S - G @ V], 1)).Q

@@ -15,9 +15,10 @@ from pinn_lora.ranges import AVERAGE, POSITIVE, check_ranges
 class RAD(Optimizer):
     """m, v as Adam's; theta <- theta - h c m / sqrt(delta^2 v + zeta), c = sqrt(1 - beta2^t) / (1 - beta1^t); cosine decay.
 
-    The relativistic kinetic energy bounds every unknown's speed by h / delta. zeta rises from 1e-16 to 1 over the budget as
-    exp(40 (t / T - 1)) where `anneal`, else it is `zeta`. Source: Lyu et al., RAD, 2024 (arXiv 2412.02291), its published code,
-    order 1; there zeta stays 1e-16 by default, here it rises by default.
+    The relativistic kinetic energy bounds every unknown's step: by h / delta where its gradient is steady, and always by
+    (1 - beta1) / ((1 - beta2) (1 - beta1^2 / beta2))^1/2 times that where beta1^2 < beta2, 7.3 times at the defaults. zeta
+    rises from 1e-16 to 1 over the budget as exp(40 (t / T - 1)) where `anneal`, else it is `zeta`. Source: Lyu et al., RAD,
+    2024 (arXiv 2412.02291), its published code, order 1; there zeta stays 1e-16 by default, here it rises by default.
     """
 
     beta1: float = 0.9

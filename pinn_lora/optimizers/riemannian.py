@@ -17,7 +17,7 @@ from pinn_lora.ranges import NOT_NEGATIVE, check_ranges
 
 @dataclass(frozen=True)
 class Riemannian(Optimizer):
-    """X <- the best rank-r approximation of X - h P_T(G), X = B A, P_T the projection on its tangent space; kept balanced.
+    """X <- the best rank-r approximation of X - h P_T(G), X = s B A, P_T the projection on its tangent space; kept balanced.
 
     P_T(G) = P_B G + G P_A - P_B G P_A is the balanced lift's product step, with its damping `eps`; the retraction is the
     singular value decomposition of a 2r x 2r matrix, O((m+n) r^2). Dense tensors follow -g. Source: Vandereycken 2013
