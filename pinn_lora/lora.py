@@ -234,11 +234,15 @@ def singular_factors(layer: LoRALinear) -> tuple[Tensor, Tensor, Tensor]:
 
 def truncate(left: Tensor, right: Tensor, rank: int, tolerance: float = 0.0) -> tuple[Tensor, Tensor]:
     """Balanced factors of the best approximation of left (m, k) times right (k, n) of at most that rank; singular values
-    whose squares add up to under `tolerance`^2 of all are left out, too, as zero columns and rows."""
+    whose squares add up to under `tolerance`^2 of all are left out, too, as zero columns and rows. nan where the product is not
+    finite."""
     Q, R = torch.linalg.qr(left)
     P, T = torch.linalg.qr(right.T)
-    U, sigma, V = torch.linalg.svd(R @ T.T)
-    share = sigma / sigma[0]  # the squares of sigma itself overflow and underflow; of a zero product, nan, which is left out
+    middle = R @ T.T
+    if not middle.isfinite().all():  # a run that diverges: no error of the decomposition
+        return left.new_full((len(left), rank), torch.nan), right.new_full((rank, right.shape[1]), torch.nan)
+    U, sigma, V = torch.linalg.svd(middle)
+    share = sigma / sigma[0]  # whose squares stay in range; nan, which is left out, for a zero product
     tail = share.square().flip(0).cumsum(0).flip(0)
     sigma = torch.where(tail > tolerance**2 * tail[0], sigma, 0.0)[:rank]
     root = sigma.sqrt()

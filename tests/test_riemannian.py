@@ -45,6 +45,7 @@ def test_truncation_takes_products_whose_squares_leave_the_range(dtype, size):
     B, A = truncate(size * left, right, 2)
     assert_close((B / size) @ A, left @ right, 1e-5)
     assert all(not factor.any() for factor in truncate(0.0 * left, right, 2))
+    assert all(factor.isnan().all() for factor in truncate(torch.inf * left, right, 2))
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.4])
