@@ -100,11 +100,14 @@ class FactorOptimizer(torch.optim.Optimizer):
     """An explicit method on the factors of an adapted network, as a `torch.optim.Optimizer`: `step(closure)` is one step of it.
 
     method: a preset's name, a `Method` or an optimizer. step_size and max_steps are the preset's where not given; the latter
-    is the length over which methods with a decay fall to zero. param_groups[0]["lr"] is the step size, for schedulers too.
+    is the length over which methods with a decay fall to zero. param_groups[0]["lr"] is the step size, for schedulers too: a
+    decay goes on from what they make of it; a method with a line search asks for it only where it begins anew.
     Where the loss at unchanged factors is another one, its points have changed, and what a line search or a quasi-Newton
-    method remembers starts anew. A step that leads to no finite loss or factors raises FloatingPointError, the factors being
-    as before it. `finished` says that the last step found nothing more. Raises ValueError for a network without factors, for
-    methods of all weights, and for implicit ones, which need residuals; `step` for a loss that is another network's.
+    method remembers starts anew; where somebody else has changed the factors, the whole method does. A step that leads to no
+    finite loss or factors raises FloatingPointError, the factors being as before it, and the next one starts anew; where the
+    loss is not finite before the step, nothing is lost. `finished` says that the last step found nothing more. Raises
+    ValueError for a network without factors, for methods of all weights, and for implicit ones, which need residuals; `step`
+    for a loss that is another network's.
     """
 
     def __init__(
@@ -121,7 +124,11 @@ class FactorOptimizer(torch.optim.Optimizer):
         must_be(POSITIVE, step_size=h)
         must_be(COUNT, max_steps=max_steps)
         self.network, self.method, self.blocks = network, preset.method, Blocks(network)
-        self.max_steps = preset.max_steps if max_steps is None else max_steps
+        self.step_size, self.max_steps = h, preset.max_steps if max_steps is None else max_steps
+        self._planned, self._factor = (
+            h,
+            1.0,
+        )  # the step size that the method wants, and what a scheduler has made of its decay
         self.finished = False
         held = dict(network.named_parameters())
         super().__init__([held[key] for block in self.blocks.blocks for key in block.keys], {"lr": h})
@@ -130,34 +137,53 @@ class FactorOptimizer(torch.optim.Optimizer):
         self._objective: ClosureObjective | None = None
 
     def _start(self, theta: Tensor) -> Run:
-        return self.method.start(self.blocks, theta, step_size=self.param_groups[0]["lr"], max_steps=self.max_steps)
+        return self.method.start(self.blocks, theta, step_size=self.step_size, max_steps=self.max_steps)
+
+    @property
+    def _decays(self) -> bool:
+        return bool(getattr(self.method, "decay", False))
+
+    def _from_the_first_size(self) -> None:
+        """A decay begins anew, at what a scheduler has made of it; without a decay the step size stays."""
+        if self._decays:
+            self._planned = self.step_size
+            self.param_groups[0]["lr"] = self._factor * self.step_size
 
     def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
         """One step; the loss where it began. `closure` clears the gradients, takes the loss, calls backward, returns it."""
         if closure is None:
             raise ValueError("FactorOptimizer.step needs a closure that returns the loss and leaves its gradient")
         theta = self.blocks.read(self.network)
+        if self._planned:  # 0 where the decay has ended
+            self._factor = self.param_groups[0]["lr"] / self._planned
         if torch.equal(theta, self._theta):
             theta = self._theta  # the same tensor, by which a flow knows what it has at hand
-        else:  # somebody else has changed the factors
-            self._run, self._objective = self._start(theta), None
+        else:  # somebody else has changed the factors, or the last step led nowhere
+            self._run, self._theta, self._objective = self._start(theta), theta, None
+            self._from_the_first_size()
         objective = self._objective_at(theta, closure)
-        self._run.h = self.param_groups[0]["lr"]
+        self._run.h = h = self.param_groups[0]["lr"]
         taken = self._run.step(cast(Objective, objective), theta)
         if not (math.isfinite(taken.value) and bool(taken.theta.isfinite().all())):
             self.blocks.write(self.network, theta)
+            self._theta = torch.full_like(theta, torch.nan)  # what the run has at hand is spoilt
+            self._from_the_first_size()
             raise FloatingPointError(
-                f"a step of size {self._run.h:g} leads to factors or a loss that are not finite; they are as before it"
+                f"a step of size {h:g} leads to factors or a loss that are not finite; they are as before it"
             )
         self.blocks.write(self.network, taken.theta)
-        self._theta, self.finished = taken.theta, taken.finished
-        self.param_groups[0]["lr"] = taken.next_h
+        self._theta, self.finished, self._planned = taken.theta, taken.finished, taken.next_h
+        self.param_groups[0]["lr"] = taken.next_h * (self._factor if self._decays else 1.0)
         return taken.value
 
     def _objective_at(self, theta: Tensor, closure: Callable[[], Any]) -> ClosureObjective:
         """The objective so far where its loss at theta still holds, else a new one."""
         fresh = ClosureObjective(self.network, self.blocks, closure)
         value, g = fresh.gradient(theta)
+        if not (math.isfinite(value) and bool(g.isfinite().all())):  # no run has seen it yet
+            raise FloatingPointError(
+                f"the loss at these factors, {value:g}, or its gradient is not finite; no step is taken"
+            )
         kept = self._objective
         known = kept.known(theta) if kept else None
         rounding = torch.finfo(theta.dtype).eps ** SAME

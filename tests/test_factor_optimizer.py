@@ -53,10 +53,14 @@ def exact_closure_of(objective):
     return closure
 
 
+def closure_for(name, made):
+    """SOAP's eigenvectors of nearly singular matrices turn with rounding, so that it gets the same gradients."""
+    return (exact_closure_of if name == "lora-soap" else closure_of)(made)
+
+
 @pytest.mark.parametrize("name", EXPLICIT)
 def test_steps_are_those_of_the_method(name):
-    """Five steps on the closure's loss against five on the objective's: to 1e-6 of what moved, as rounding grows in them.
-    SOAP's eigenvectors of nearly singular matrices turn with it, so that one gets the same gradients."""
+    """Five steps on the closure's loss against five on the objective's: to 1e-6 of what moved, as rounding grows in them."""
     preset = PRESETS[name]
     own = {"initializer": preset.initializer} if preset.method.rank_factor > 1 else {}
     mine = objective(**own)
@@ -68,7 +72,7 @@ def test_steps_are_those_of_the_method(name):
     other = objective(**own)
     frozen = {k: v.clone() for k, v in other.network.state_dict().items() if not k.endswith((".A", ".B"))}
     optimizer = FactorOptimizer(other.network, name, step_size=1e-3, max_steps=50)
-    closure = exact_closure_of(other) if name == "lora-soap" else closure_of(other)
+    closure = closure_for(name, other)
     first = other.value(start)
     losses = [optimizer.step(closure) for _ in range(5)]
     found = other.blocks.read(other.network)
@@ -188,3 +192,117 @@ def test_a_step_that_leads_nowhere_leaves_the_factors():
         optimizer.step(closure_of(made))
     assert torch.equal(made.blocks.read(made.network), before)
     assert math.isfinite(optimizer.param_groups[0]["lr"])
+
+
+DECAYING = [name for name in EXPLICIT if getattr(PRESETS[name].method, "decay", False)]
+
+
+def made_for(name):
+    preset = PRESETS[name]
+    return objective(**({"initializer": preset.initializer} if preset.method.rank_factor > 1 else {}))
+
+
+def optimizer_for(name, made):
+    adaptive = PRESETS[name].method.adaptive
+    return FactorOptimizer(made.network, name, step_size=None if adaptive else 1e-3, max_steps=20)
+
+
+@pytest.mark.parametrize("name", DECAYING)
+def test_a_scheduler_acts_on_a_decay(name):
+    """The step size is the cosine times what the scheduler has made of it, and the step is one of that size."""
+    made, alone = made_for(name), made_for(name)
+    optimizer, closure = optimizer_for(name, made), closure_for(name, made)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    start = theta = alone.blocks.read(alone.network)
+    run = PRESETS[name].method.start(alone.blocks, theta, step_size=1e-3, max_steps=20)
+    for k in range(6):
+        run.h *= 0.5**k
+        theta = run.step(alone, theta).theta
+        optimizer.step(closure)
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 ** (k + 1) * run.h, rel=1e-12)
+    assert (made.blocks.read(made.network) - theta).norm() <= 1e-6 * (theta - start).norm()
+
+
+def test_a_step_size_that_is_set_is_that_of_the_step():
+    """Zero too, and again after the decay has ended, as by a scheduler that knows nothing of what is there."""
+    made = objective()
+    optimizer, closure = FactorOptimizer(made.network, "lora-momentum", step_size=1e-3, max_steps=2), closure_of(made)
+    for lr, moves in ((0.0, False), (1e-4, True), (1e-4, True), (0.0, False)):
+        optimizer.param_groups[0]["lr"], before = lr, made.blocks.read(made.network)
+        optimizer.step(closure)
+        assert torch.equal(made.blocks.read(made.network), before) != moves
+
+
+@pytest.mark.parametrize("name", DECAYING)
+def test_changed_factors_begin_a_decay_anew(name):
+    """After its end, too, where the step size is zero: as a new optimizer, at half the size where a scheduler halved it."""
+    made, alone = made_for(name), made_for(name)
+    start = made.blocks.read(made.network)
+    optimizer, closure = FactorOptimizer(made.network, name, step_size=1e-3, max_steps=3), closure_for(name, made)
+    for _ in range(3):
+        optimizer.step(closure)
+        if optimizer.param_groups[0]["lr"] > 5e-4:
+            optimizer.param_groups[0]["lr"] *= 0.5
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    made.blocks.write(made.network, start)
+    anew = FactorOptimizer(alone.network, name, step_size=1e-3, max_steps=3)
+    anew.param_groups[0]["lr"] = 5e-4
+    for _ in range(3):
+        optimizer.step(closure)
+        anew.step(closure_for(name, alone))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(anew.param_groups[0]["lr"], rel=1e-12)
+    end = alone.blocks.read(alone.network)
+    assert (made.blocks.read(made.network) - end).norm() <= 1e-6 * (end - start).norm()
+
+
+@pytest.mark.parametrize("name", ["lora-lbfgs", "lora-ssbroyden", "lora-spqn"])
+def test_a_line_search_asks_for_the_step_size_at_its_start_alone(name):
+    ends = []
+    for first, later in ((1.0, 1.0), (1.0, 1e-9), (1e-3, 1.0)):
+        made = objective()
+        optimizer, closure = FactorOptimizer(made.network, name, step_size=first), closure_of(made)
+        for _ in range(4):
+            optimizer.step(closure)
+            optimizer.param_groups[0]["lr"] = later
+        ends.append(made.blocks.read(made.network))
+    assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_a_loss_that_is_not_finite_costs_nothing(name):
+    """Neither factors nor what the method remembers: the steps after it are those without it."""
+    ends = []
+    for broken in (False, True):
+        made = made_for(name)
+        optimizer, closure = optimizer_for(name, made), closure_for(name, made)
+        for _ in range(3):
+            optimizer.step(closure)
+        if broken:
+            with pytest.raises(
+                FloatingPointError, match="the loss at these factors, nan, or its gradient is not finite"
+            ):
+                optimizer.step(lambda c=closure: c() * math.nan)
+        for _ in range(3):
+            optimizer.step(closure)
+        ends.append(made.blocks.read(made.network))
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_a_method_goes_on_after_a_step_that_led_nowhere(name):
+    """An endless one: factors and step size are as before, and the steps after it lower the loss."""
+    made = made_for(name)
+    optimizer, closure = optimizer_for(name, made), closure_for(name, made)
+    start, h = made.blocks.read(made.network), optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["lr"] = math.inf
+    try:
+        optimizer.step(closure)
+    except FloatingPointError as error:
+        assert "a step of size inf leads to factors or a loss that are not finite" in str(error)
+        assert torch.equal(made.blocks.read(made.network), start)
+    made.blocks.write(made.network, start)  # where a line search found a step
+    optimizer.param_groups[0]["lr"] = h
+    for _ in range(4):
+        optimizer.step(closure)
+    assert made.value(made.blocks.read(made.network)) < made.value(start)
