@@ -27,6 +27,7 @@ from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
 from pinn_lora.presets import Preset
 from pinn_lora.problem import Problem
+from pinn_lora.problem_file import problem_hashes
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
 from pinn_lora.training import network_for, pretraining_phases
 
@@ -107,7 +108,8 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
             raise ConfigError(f"case {number}: {error}") from None
         named = [] if case.network == "mlp" else [case.network]
         chosen = case.weights if isinstance(case.weights, str) else sorted(case.weights.items())
-        told = repr((base, shape, case.pretrain, chosen, *named))  # all that a base is made from
+        files = sorted(problem_hashes([case.problem], origin).values())  # two files may define classes of one name
+        told = repr((base, shape, case.pretrain, chosen, *named, *files))  # all that a base is made from
         base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         adapter = "-".join([f"r{case.rank}", *_scale_told(case).split()])
         case_id = f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-{adapter}"

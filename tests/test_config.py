@@ -19,6 +19,21 @@ target = { nu = 0.05 }
 [[method]]
 name = "lora-adam"
 """
+DECAY = '''
+from dataclasses import dataclass
+import pinn_lora as pl
+
+
+@dataclass(frozen=True)
+class Decay(pl.Problem):
+    """u_t = -k u."""
+
+    k: float = 1.0
+    domain = pl.Domain(t=(0.0, 1.0))
+
+    def residual(self, p, u):
+        return u.t + self.k * u
+'''
 
 
 def check(text):
@@ -127,6 +142,18 @@ def test_bases_made_differently_are_not_shared(change):
     plain, other = check(MINIMAL), check(MINIMAL.replace('base = { nu = "0.1/pi" }', change))
     assert plan_cases(plain)[0].base_id != plan_cases(other)[0].base_id
     assert plan_cases(plain)[0].base_id == plan_cases(check(MINIMAL))[0].base_id
+
+
+def test_files_that_define_one_class_name_differently_share_no_base(tmp_path):
+    """A built-in problem's base keeps its name, and one file at two paths is one problem."""
+    for name, power in (("a", 1), ("b", 2), ("c", 1)):
+        (tmp_path / f"{name}.py").write_text(DECAY.replace("self.k * u", f"self.k * u**{power}"))
+    case = '[[case]]\nproblem = "a.py"\nbase = { k = 1.0 }\ntarget = { k = 2.0 }\n'
+    text = "".join(case.replace("a.py", f"{name}.py") for name in "abc")
+    text = MINIMAL[: MINIMAL.index("[[case]]")] + text + MINIMAL[MINIMAL.index("[[method]]") :]
+    a, b, c = (found.base_id for found in plan_cases(check(text), origin=tmp_path))
+    assert a == c != b
+    assert plan_cases(check(MINIMAL))[0].base_id == "burgers-nu0.03183-ansatz-3x24-e2c54708"
 
 
 def test_a_case_may_name_its_network():
@@ -344,11 +371,7 @@ def test_settings_of_the_command_line():
 
 def test_problem_from_a_file_of_ones_own(tmp_path):
     path = tmp_path / "decay.py"
-    path.write_text(
-        "from dataclasses import dataclass\nimport pinn_lora as pl\n\n\n@dataclass(frozen=True)\nclass Decay(pl.Problem):\n"
-        '    """u_t = -k u."""\n\n    k: float = 1.0\n    domain = pl.Domain(t=(0.0, 1.0))\n\n'
-        "    def residual(self, p, u):\n        return u.t + self.k * u\n"
-    )
+    path.write_text(DECAY)
     problem = load_problem(str(path), {"k": 2.0})
     assert problem.k == 2.0 and type(problem).__name__ == "Decay"
     assert type(load_problem("decay.py", {}, folder=tmp_path)) is type(problem), "from the folder, and imported once"
