@@ -92,11 +92,12 @@ class whole:
         return self.work
 
     def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            shutil.rmtree(self.target, ignore_errors=True)
-            os.replace(self.work, self.target)
-        else:
-            shutil.rmtree(self.work, ignore_errors=True)
+        try:
+            if kind is None:
+                shutil.rmtree(self.target, ignore_errors=True)
+                os.replace(self.work, self.target)
+        finally:
+            shutil.rmtree(self.work, ignore_errors=True)  # where it was moved, there is nothing
 
 
 def clear_partial(folder: Path) -> None:

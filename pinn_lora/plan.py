@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,8 @@ from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
 from pinn_lora.training import network_for, pretraining_phases
+
+LONGEST = 250  # characters of a folder's name; file systems take 255
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def _scale_told(case: CaseConfig) -> str:
     return "" if scale == 1.0 else f"scale {scale:g}"
 
 
+def _fitting(name: str) -> str:
+    """The name itself, or where it leaves too little room for a run's method and seed, its beginning and its hash."""
+    return name if len(name) <= 150 else f"{name[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def _slug(problem: Problem) -> str:
     parts = [type(problem).__name__.lower()]
     for field in fields(problem):  # type: ignore[arg-type]
@@ -110,9 +117,9 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         chosen = case.weights if isinstance(case.weights, str) else sorted(case.weights.items())
         files = sorted(problem_hashes([case.problem], origin).values())  # two files may define classes of one name
         told = repr((base, shape, case.pretrain, chosen, *named, *files))  # all that a base is made from
-        base_id = f"{_slug(base)}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        base_id = f"{_fitting(_slug(base))}-{shape}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         adapter = "-".join([f"r{case.rank}", *_scale_told(case).split()])
-        case_id = f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-{adapter}"
+        case_id = _fitting(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-{adapter}")
         found.append(Case(case_id, base_id, case, base, target))
     return found
 
@@ -208,7 +215,8 @@ def rehearse(problem: Problem, network: Network, weights: Mapping[str, float]) -
 
 
 def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:
-    """Every run of the study; for a case without a full scan, the first seed's, by which the step size is tuned."""
+    """Every run of the study; for a case without a full scan, the first seed's, by which the step size is tuned. ConfigError
+    for a run whose name no folder can have."""
     found = []
     for number, case in enumerate(cases, start=1):
         for method in methods_of(config, number):
@@ -216,6 +224,11 @@ def plan_jobs(config: StudyConfig, cases: list[Case]) -> list[Job]:
             tuned = len(step_sizes) > 1 and not case.config.full_scan
             seeds = config.seeds[:1] if tuned else config.seeds
             found += [Job(case, method, start, h, seed) for start in starts for h in step_sizes for seed in seeds]
+    for job in found:
+        longest = len(replace(job, seed=max(config.seeds)).id)
+        if longest > LONGEST:
+            told = f"names folders of {longest} characters, and {LONGEST} is the most; give it a shorter name"
+            raise ConfigError(f"the method {job.method.name} {told}")
     return found
 
 

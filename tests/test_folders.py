@@ -33,6 +33,12 @@ def test_of_what_fails_nothing_stays(tmp_path):
     assert not list((tmp_path / "runs").iterdir())
 
 
+def test_of_what_cannot_be_put_in_its_place_nothing_stays(tmp_path):
+    with pytest.raises(OSError), whole(tmp_path / ("x" * 300)) as place:
+        (place / "a.txt").write_text("a")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path):
     (tmp_path / ".partial-x").mkdir()
     (tmp_path / "kept").mkdir()

@@ -32,6 +32,19 @@ depth = 3
 rank = 2
 [[method]]
 """
+MANY = """
+from dataclasses import dataclass
+import pinn_lora as pl
+
+
+@dataclass(frozen=True)
+class Many(pl.Problem):
+    FIELDS
+    domain = pl.Domain(t=(0.0, 1.0))
+
+    def residual(self, p, u):
+        return u.t + u
+"""
 FAMILIES = [path for path in sorted(configs_folder().glob("*.toml")) if "case" not in tomllib.loads(path.read_text())]
 
 
@@ -163,3 +176,26 @@ def test_every_family_of_the_package_can_be_planned(path, tmp_path):
 def test_an_optimizer_begins_from_its_own_start_where_none_is_given(optimizer):
     [job, *_] = planned(f'{STUDY}name = "mine"\noptimizer = "{optimizer}"\n')
     assert job.start == catalog.find(optimizers, Optimizer, optimizer).initializer != "zero_b"
+
+
+def test_a_name_that_no_folder_can_have_is_refused_and_one_of_many_coefficients_is_cut(tmp_path):
+    """A long method name is the user's to shorten; coefficients are not. Cases that differ in the last of them stay apart."""
+    parts = 'optimizer = "adam"\n'
+    assert planned(f'{STUDY}name = "{"m" * 100}"\n{parts}')
+    with pytest.raises(ConfigError, match=r"^the method m{240} names folders of \d+ characters, and 250 is the most"):
+        planned(f'{STUDY}name = "{"m" * 240}"\n{parts}')
+    names = [f"a_rather_long_coefficient_{i}" for i in range(9)]
+    fields = "".join(f"    {name}: float = 0.25\n" for name in names)
+    (tmp_path / "many.py").write_text(MANY.replace("    FIELDS\n", fields))
+    text = (
+        STUDY.replace('"burgers"', '"many.py"')
+        .replace('nu = "0.1/pi"', "")
+        .replace('nu = "0.2/pi"', f"{names[-1]} = H")
+    )
+    found = []
+    for value in ("0.5", "0.75"):
+        config = check_config(tomllib.loads(text.replace("H", value) + 'name = "full-lm"'), where="x.toml")
+        (case,) = plan_cases(config, origin=tmp_path)
+        assert len(case.id) <= 150 and len(case.base_id) <= 180
+        found.append(case)
+    assert found[0].id != found[1].id and found[0].base_id == found[1].base_id
