@@ -146,7 +146,7 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
     """The factors of an adapted network and whatever else was trained; whole networks where all weights were."""
     layers = {name: module for name, module in network.named_modules() if isinstance(module, LoRALinear)}
     if not layers:
-        return save_network(network, folder, notes=notes)
+        return save_network(network, folder, notes={"base": fingerprint(base), **notes})
     folder, tensors, dense = _new_folder(folder, notes), {}, []
     for name, layer in layers.items():
         B, A = layer.B.detach(), layer.A.detach()
@@ -190,26 +190,40 @@ def save_adapter(network: nn.Module, folder: str | Path, *, base: nn.Module, not
 
 
 def load(folder: str | Path, notes: dict[str, Any], *, problem: Problem, base: nn.Module | None) -> nn.Module:
-    """The network that a folder holds. ValueError for an adapter without its base, or with another one."""
+    """The network that a folder holds. ValueError for an adapter without its base, and for what was made from another one;
+    folders of all weights from before their base was noted take any."""
     folder = Path(folder)
-    if notes["kind"] == "network":
-        if base is None and notes["network"] is None:
-            raise ValueError(f"{folder} holds a network that is none of pinn_lora's; pass base= with one of its shape")
-        tensors = _read_tensors(folder / NETWORK)
-        dtype = next(iter(tensors.values())).dtype
-        if base is None:
-            network: nn.Module = build_network(notes["network"], problem, folder, dtype)
-        else:
-            network = merge(base).to(dtype)
-        if network.state_dict().keys() != tensors.keys():
-            raise ValueError(f"{folder} holds a network of another shape than the base; pass the base it was made from")
-        network.load_state_dict(tensors)
-        return network
-    if base is None:
+    if base is None and notes["kind"] == "adapter":
         raise ValueError(f"{folder} holds an adapter; pass base= with the solution it was made from")
-    if fingerprint(base) != notes["base"]:
+    if base is not None and notes.get("base", made_from := fingerprint(base)) != made_from:
         raise ValueError(f"{folder} was made from another base: its fingerprint is {notes['base'][:12]}")
+    if notes["kind"] == "network":
+        return _load_network(folder, notes, problem, base)
+    assert base is not None
     return _load_adapter(_read_tensors(folder / ADAPTER), notes, base)
+
+
+def _load_network(folder: Path, notes: dict[str, Any], problem: Problem, base: nn.Module | None) -> nn.Module:
+    """All tensors in a network as it was saved; in a copy of the base where its class is none of ours or not there."""
+    if base is None and notes["network"] is None:
+        raise ValueError(f"{folder} holds a network that is none of pinn_lora's; pass base= with one of its shape")
+    tensors = _read_tensors(folder / NETWORK)
+    like = next(iter(tensors.values()))
+    plain = network = None if base is None else merge(base).to(like.dtype)
+    try:
+        if notes["network"] is not None:  # the base's activation and scaling may be others
+            network = build_network(notes["network"], problem, folder, like.dtype)
+    except ValueError:
+        if base is None:
+            raise
+    assert network is not None
+    shapes = {name: value.shape for name, value in tensors.items()}
+    for held in (network, plain or network):
+        if shapes != {name: value.shape for name, value in held.state_dict().items()}:
+            told = f"{folder} holds a network of another shape than the base"
+            raise ValueError(f"{told}; pass the base it was made from")
+    network.load_state_dict(tensors)
+    return network if plain is None else network.to(next(plain.parameters()).device)
 
 
 def _load_adapter(tensors: dict[str, Tensor], notes: dict[str, Any], base: nn.Module) -> nn.Module:

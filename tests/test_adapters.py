@@ -265,12 +265,38 @@ def test_a_fingerprint_sees_every_tensor():
         assert fingerprint(other) != first
 
 
-def test_another_base_is_refused(tmp_path):
-    folder = adapted(base()).save(tmp_path / "adapter")
-    with pytest.raises(ValueError, match=r"adapter was made from another base: its fingerprint is [0-9a-f]{12}$"):
-        pl.Solution.load(folder, base=pl.Solution(PROBLEM, network_of(seed=4)))
+@pytest.mark.parametrize("whole", [False, True])
+def test_another_base_is_refused(tmp_path, whole):
+    tuned = pl.Solution(PROBLEM, moved(network_of()), base()) if whole else adapted(base())
+    folder = tuned.save(tmp_path / "tuned")
+    for other in (network_of(seed=4), sine_of()):
+        with pytest.raises(ValueError, match=r"tuned was made from another base: its fingerprint is [0-9a-f]{12}$"):
+            pl.Solution.load(folder, base=pl.Solution(PROBLEM, other))
+
+
+def test_an_adapter_is_nothing_without_its_base(tmp_path):
     with pytest.raises(ValueError, match="holds an adapter; pass base="):
-        pl.Solution.load(folder)
+        pl.Solution.load(adapted(base()).save(tmp_path / "adapter"))
+
+
+def sine_of(width: int = 6) -> pl.MLP:
+    return pl.MLP(PROBLEM.domain, width=width, depth=3, periodic=PROBLEM.periodic, activation="sin")
+
+
+def test_all_weights_from_before_their_base_was_noted_come_back_as_they_were(tmp_path):
+    """With any base of their shape, whose activation is taken over only where their class is not there."""
+    tuned = pl.Solution(Burgers(nu=0.07), moved(network_of()), base())
+    folder = tuned.save(tmp_path / "tuned")
+    notes = json.loads((folder / "pinn_lora.json").read_text())
+    del notes["base"]
+    (folder / "pinn_lora.json").write_text(json.dumps(notes))
+    again = pl.Solution.load(folder, base=pl.Solution(PROBLEM, sine_of()))
+    assert torch.equal(again.predict(POINTS), tuned.predict(POINTS))
+    with pytest.raises(ValueError, match="tuned holds a network of another shape than the base; pass the base"):
+        pl.Solution.load(folder, base=pl.Solution(PROBLEM, sine_of(width=7)))
+    notes["network"]["class"] = "Gone"
+    (folder / "pinn_lora.json").write_text(json.dumps(notes))
+    assert_same(pl.Solution.load(folder, base=base()).network, tuned.network)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "network"])
