@@ -131,6 +131,11 @@ class Case:
     path: Path
     bound: float = math.nan
 
+    @property
+    def measured(self) -> bool:
+        """Whether its errors are known: not where its problem has no reference."""
+        return not math.isnan(self.zero_shot)
+
     @cached_property
     def grid(self) -> dict[str, NDArray[Any]]:
         return arrays(self.path)

@@ -193,7 +193,7 @@ def summary_row(variant: Variant, rungs: dict[str, list[float]]) -> Row:
         row |= {f"{key}_min": min(errors, default=math.nan), f"{key}_max": max(errors, default=math.nan)}
     row |= {"diverged_tuned": cell.diverged if cell else 0, "diverged": sum(other.diverged for other in variant.cells)}
     row |= {"diverged_share": row["diverged"] / len(variant.runs)}
-    row |= {"runs": len(variant.runs), "steps_tried": len(tried), "steps_working": sum(c.works for c in variant.cells)}
+    row |= {"runs": len(variant.runs), "steps_tried": len(tried), "steps_working": _working(variant)}
     row |= {"fewest_seeds": min((len(other.runs) for other in variant.cells), default=0)}
     row |= {"width_decades": decades, "works_from": low, "works_to": high}
     row |= {"width_is_a_bound": low in tried[:1] or high in tried[-1:]}
@@ -207,6 +207,11 @@ def summary_row(variant: Variant, rungs: dict[str, list[float]]) -> Row:
     return row | {"peak_memory_mib": typical("peak_memory_mib")}
 
 
+def _working(variant: Variant) -> float:
+    """How many step sizes work: nan where no errors are known."""
+    return sum(cell.works for cell in variant.cells) if variant.case.measured else math.nan
+
+
 def step_rows(variants: Sequence[Variant]) -> list[Row]:
     rows = []
     for variant in variants:
@@ -215,7 +220,7 @@ def step_rows(variants: Sequence[Variant]) -> list[Row]:
             row |= {"step_size": cell.step_size, "seeds": len(cell.runs), "held_out_loss": cell.held_out}
             row |= {"relative_l2": median(cell.errors), "relative_l2_min": min(cell.errors)}
             row |= {"relative_l2_max": max(cell.errors), "diverged_share": cell.diverged / len(cell.runs)}
-            rows.append(row | {"works": cell.works, "tuned": cell is variant.tuned})
+            rows.append(row | {"works": cell.works if variant.case.measured else None, "tuned": cell is variant.tuned})
     return rows
 
 
@@ -248,10 +253,11 @@ def made_by(runs: Sequence[Run]) -> list[Row]:
 
 
 def contests(variants: Sequence[Variant]) -> list[Row]:
-    """The best implicit variant against the best other one (both by held-out loss), for either trainable set."""
+    """The best implicit variant against the best other one (both by held-out loss), for either trainable set; none where no
+    errors are known."""
     rows = []
     for trains in ("factors", "all weights"):
-        group = [variant for variant in variants if variant.runs[0].trains == trains and variant.tuned]
+        group = [v for v in variants if v.runs[0].trains == trains and v.tuned and v.case.measured]
         implicit, other = ([v for v in group if v.runs[0].implicit is kind] for kind in (True, False))
         if implicit and other:
             row = {"case": group[0].case.title, "trains": trains, "bound": group[0].case.bound}
@@ -261,21 +267,28 @@ def contests(variants: Sequence[Variant]) -> list[Row]:
 
 def verdict(results: Results) -> list[str]:
     """What the data say, in sentences: the winners, whether the implicit methods won, and what went wrong."""
-    said = []
-    for words, key in (("held-out loss", "held_out"), ("relative L2 error", "error")):
-        ranked = [[v for v in group if math.isfinite(getattr(v, key))] for group in results.variants]
-        best = Counter(min(group, key=lambda v: getattr(v, key)).label for group in ranked if group)
-        wins = ", ".join(f"{label} (in {count} of {len(ranked)})" for label, count in best.most_common())
-        said.append(f"The lowest {words} at tuned step sizes, case by case: {wins or 'none, no variant ended'}.")
+    measured = [group for group in results.variants if group[0].case.measured]
+    said = [_winners("held-out loss", "held_out", results.variants)]
+    if unknown := len(results.variants) - len(measured):
+        said.append(f"{unknown} of {len(results.variants)} cases have no reference, so none of their errors is known.")
+    said += [_winners("relative L2 error", "error", measured)] if measured else []
     for trains in ("factors", "all weights"):
-        rows = [row for group in results.variants for row in contests(group) if row["trains"] == trains]
+        rows = [row for group in measured for row in contests(group) if row["trains"] == trains]
         said += _contest_words(trains, rows) if rows else []
-    below = [v.error < v.case.zero_shot for group in results.variants for v in group if v.tuned]
+    below = [v.error < v.case.zero_shot for group in measured for v in group if v.tuned]
     share = f"{below.count(False)} of {len(below)} tuned variants end no better than the base used unchanged."
-    every = "Every tuned variant ends more accurate than the base used unchanged." if below else "No variant was run."
-    said.append(share if False in below else every)
+    every = ["Every tuned variant ends more accurate than the base used unchanged."] if below else []
+    said += [share] if False in below else every
+    said += [] if any(v.tuned for group in results.variants for v in group) else ["No variant was run."]
     runs = Counter(run.status for group in results.variants for variant in group for run in variant.runs)
     return [*said, f"Of {runs.total()} finished runs {runs['DIVERGED']} diverged and {runs['REFUSED']} were refused."]
+
+
+def _winners(words: str, key: str, groups: Sequence[Sequence[Variant]]) -> str:
+    ranked = [[v for v in group if math.isfinite(getattr(v, key))] for group in groups]
+    best = Counter(min(group, key=lambda v: getattr(v, key)).label for group in ranked if group)
+    wins = ", ".join(f"{label} (in {count} of {len(ranked)})" for label, count in best.most_common())
+    return f"The lowest {words} at tuned step sizes, case by case: {wins or 'none, no variant ended'}."
 
 
 def _contest_words(trains: str, rows: Sequence[Row]) -> list[str]:

@@ -4,6 +4,7 @@ Zero-shot is 0.4, so a step size works when every seed ends below 0.1.
 """
 
 import ast
+import json
 import math
 import subprocess
 import sys
@@ -239,6 +240,30 @@ def test_the_verdict_of_a_study_whose_runs_were_all_refused(tmp_path):
     said = module.verdict(module.load(folder))
     assert "No variant was run." in said and "Of 1 finished runs 0 diverged and 1 were refused." in said
     assert not [words for words in said if "more accurate" in words or "every variant diverged" in words]
+
+
+def test_of_a_case_without_a_reference_nothing_is_said_of_errors(tmp_path):
+    """Neither in sentences nor in tables; of another case of the study all is said."""
+    folder = write_study(tmp_path / "results", cases=(CASE, "other"))
+    study = json.loads((folder / "study.json").read_text())
+    study["cases"][1]["zero_shot"] = study["cases"][1]["base_error"] = None
+    (folder / "study.json").write_text(json.dumps(study))
+    for case, errors in ((CASE, (0.01, 0.5)), ("other", (None, None))):
+        write_run(folder, "lora-lm", 1.0, 0, case=case, relative_l2=errors[0])
+        write_run(folder, "lora-adam", 1e-2, 0, case=case, relative_l2=errors[1], held_out_loss=0.02)
+    path = module.report(folder)
+    said = " ".join(module.verdict(module.load(folder)))
+    assert "1 of 2 cases have no reference, so none of their errors is known." in said
+    assert "lora-lm, zero_b (in 1 of 1)" in said and "lora-lm, zero_b (in 2 of 2)" in said
+    assert "1 of 1 cases at the end" in said and "1 of 2 tuned variants end no better" in said
+    assert [row["works"] for row in rows_of(folder, "steps")] == ["True", "False", "", ""]
+    assert [row["steps_working"] for row in rows_of(folder, "summary")] == ["1", "0", "", ""]
+    assert "<td>– of 1" in path.read_text() and "<td>1 of 1" in path.read_text()
+    study["cases"][0]["zero_shot"] = None
+    (folder / "study.json").write_text(json.dumps(study))
+    said = " ".join(module.verdict(module.load(folder)))
+    assert "2 of 2 cases have no reference" in said
+    assert not [words for words in ("relative L2", "accurate", "no better", "No variant was run") if words in said]
 
 
 @pytest.mark.parametrize("name", ["report", "figures", "cells", "effects", "marks"])
