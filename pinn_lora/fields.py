@@ -49,8 +49,8 @@ class Coordinates:
 
 
 class Field:
-    """One unknown at the points: itself a tensor (N,) in arithmetic, its derivatives by name, u.t, u.xx, u.d("x", "x"),
-    u.laplacian()."""
+    """One unknown at the points: itself a tensor (N,) in arithmetic and in comparisons, its derivatives by name, u.t, u.xx,
+    u.d("x", "x"), u.laplacian()."""
 
     def __init__(self, data: Sequence[Tensor] | Tensor, indices: Indices, names: tuple[str, ...]) -> None:
         self._data, self._indices, self._names = data, indices, names

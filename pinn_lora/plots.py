@@ -18,6 +18,7 @@ def plot_solution(
     names: Sequence[str],
     value: np.ndarray,
     reference: np.ndarray | None,
+    label: str,
     title: str,
 ) -> Path:
     """Writes the field (n0, n1) over its two coordinates and, with a reference, its absolute error on a log scale; what is
@@ -28,7 +29,7 @@ def plot_solution(
     FigureCanvasAgg(figure)
     places = figure.subplots(1, panels, squeeze=False)[0]
     drawn = places[0].pcolormesh(axes[1], axes[0], value, cmap="RdBu_r", shading="nearest", rasterized=True)
-    figure.colorbar(drawn, ax=places[0], label="u")
+    figure.colorbar(drawn, ax=places[0], label=label)
     places[0].set_title("solution")
     if reference is not None:
         error = np.abs(value - reference)
@@ -43,10 +44,11 @@ def plot_solution(
             shading="nearest",
             rasterized=True,
         )
-        figure.colorbar(drawn, ax=places[1], label="|u - reference|")
+        figure.colorbar(drawn, ax=places[1], label=f"|{label} - reference|")
         inside = np.isfinite(reference)
-        relative = np.linalg.norm(error[inside]) / np.linalg.norm(reference[inside])
-        places[1].set_title(f"error, relative L2 {relative:.1e}")
+        size = np.linalg.norm(reference[inside])
+        relative = f", relative L2 {np.linalg.norm(error[inside]) / size:.1e}" if size else ""
+        places[1].set_title(f"error{relative}")
     for place in places:
         place.set_xlabel(names[1])
         place.set_ylabel(names[0])

@@ -112,10 +112,10 @@ def _check_value(name: str, value: Any) -> None:
         raise ValueError(f"{name}: value is {value!r:.60}; give a function of the points, as lambda p: 0.0")
 
 
-def _of(fields: Sequence[Any], number: int) -> Any:
-    """The unknown of that number; ValueError where there are not so many."""
-    if not -len(fields) <= number < len(fields):
-        raise ValueError(f"field is {number}, and the fields are numbered from 0 to {len(fields) - 1}")
+def numbered(fields: Sequence[Any], number: int) -> Any:
+    """The unknown of that number; ValueError where there is none."""
+    if number not in range(-len(fields), len(fields)):
+        raise ValueError(f"field is {number!r}, and the fields are numbered from 0 to {len(fields) - 1}")
     return fields[number]
 
 
@@ -124,7 +124,7 @@ def initial(value: Value, *, field: int = 0, derivative: int = 0, on: str = "t")
     _check_value("initial", value)
     must_be(COUNT_OR_NONE, derivative=derivative)
     name = "initial" if not derivative else "initial_" + "t" * derivative
-    return Condition(name, lambda p, *u: _of(u, field).d(*[on] * derivative) - value(p), faces=((on, "lower"),))
+    return Condition(name, lambda p, *u: numbered(u, field).d(*[on] * derivative) - value(p), faces=((on, "lower"),))
 
 
 def dirichlet(
@@ -143,13 +143,13 @@ def dirichlet(
     if on == BOUNDARY and side != "both":
         raise ValueError(f"dirichlet: side is {side!r}, and on='boundary' has no sides; take a part of it with where=")
     faces = ((BOUNDARY, side),) if on == BOUNDARY else _faces(on, side)
-    return Condition("dirichlet", lambda p, *u: _of(u, field) - value(p), faces=faces, where=where)
+    return Condition("dirichlet", lambda p, *u: numbered(u, field) - value(p), faces=faces, where=where)
 
 
 def neumann(value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
     """du/d`on` = value(p) on the faces of `on` (the derivative in the coordinate, not the outward one)."""
     _check_value("neumann", value)
-    return Condition("neumann", lambda p, *u: _of(u, field).d(on) - value(p), faces=_faces(on, side))
+    return Condition("neumann", lambda p, *u: numbered(u, field).d(on) - value(p), faces=_faces(on, side))
 
 
 def robin(alpha: float, beta: float, value: Value, *, on: str, side: str = "both", field: int = 0) -> Condition:
@@ -157,7 +157,7 @@ def robin(alpha: float, beta: float, value: Value, *, on: str, side: str = "both
     _check_value("robin", value)
 
     def misfit(p, *u):
-        one = _of(u, field)
+        one = numbered(u, field)
         return alpha * one + beta * one.d(on) - value(p)
 
     return Condition("robin", misfit, faces=_faces(on, side))
@@ -168,7 +168,7 @@ def periodic(*, on: str, derivatives: int = 1, field: int = 0) -> Condition:
     must_be(COUNT_OR_NONE, derivatives=derivatives)
 
     def compare(left, right):
-        u, v = (_of(fields, field) for _, *fields in (left, right))
+        u, v = (numbered(fields, field) for _, *fields in (left, right))
         return tuple(u.d(*[on] * k) - v.d(*[on] * k) for k in range(derivatives + 1))
 
     return Condition("periodic", compare, faces=_faces(on, "both"), paired=True)
@@ -189,7 +189,7 @@ def data(points: Any, values: Any, *, field: int = 0) -> Condition:
         raise ValueError(f"data: {wrong} of {len(values)} values are not finite")
 
     def misfit(p, *u):
-        return _of(u, field) - values.to(_of(u, field).value)
+        return numbered(u, field) - values.to(numbered(u, field).value)
 
     return Condition("data", misfit, points=points)
 
@@ -315,6 +315,9 @@ class Problem:
             if any(np.iscomplexobj(f) for f in found):
                 raise ValueError("the reference is complex; give its real and imaginary part as two fields")
             values = [np.asarray(f, dtype=np.float64) for f in found]
+        if len(values) != len(self.fields):
+            said = f"{len(values)} components, and the fields are {', '.join(self.fields)}; give an array (n,) for each"
+            raise ProblemError(f"{place}: the reference of {type(self).__name__} gives {said}")
         shapes, expected = [value.shape for value in values], [(len(points),)] * len(self.fields)
         if shapes != expected:
             raise ProblemError(f"{place}: the reference of {type(self).__name__} has shapes {shapes}, not {expected}")

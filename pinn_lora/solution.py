@@ -18,7 +18,7 @@ from pinn_lora.identity import Identified, identified
 from pinn_lora.lora import Blocks
 from pinn_lora.objective import Objective
 from pinn_lora.points import held_out_points
-from pinn_lora.problem import Problem
+from pinn_lora.problem import Problem, numbered
 
 GRID = {1: 1001, 2: 161, 3: 30}  # test points a coordinate; in more coordinates 40,000 Sobol points
 
@@ -132,6 +132,7 @@ class Solution:
         name = type(self.problem).__name__
         if domain.dimension != 2:  # a grid in many coordinates would be larger than the memory
             raise ValueError(f"plot draws problems with 2 coordinates; {name} has {domain.dimension}")
+        label = numbered(self.problem.fields, field)
         axes, points = domain.grid(201)
         if not axes:
             raise ValueError(f"plot draws fields on a grid; the domain of {name} is a cloud of points")
@@ -139,8 +140,10 @@ class Solution:
         reference = None
         if self.problem.has_reference:
             reference = domain.image(axes, self.problem.reference_values(points)[:, field])
-        names, title = domain.names, f"{self.problem!r}"
-        return plot_solution(path, axes=axes, names=names, value=value, reference=reference, title=title)
+        title = f"{self.problem!r}"
+        return plot_solution(
+            path, axes=axes, names=domain.names, value=value, reference=reference, label=label, title=title
+        )
 
 
 def grid_points(problem: Problem) -> Tensor:
@@ -171,8 +174,9 @@ def stated_error(problem: Problem) -> float | None:
 
 
 def relative_error(found: np.ndarray, reference: np.ndarray) -> float:
-    """||found - reference||_2 / ||reference||_2 over all points and fields; nan where `found` is not finite."""
-    with np.errstate(over="ignore"):  # no BLAS: its threads spin for a while after every call, on a run's clock
-        squares = np.square(found - reference).sum(), np.square(reference).sum()
-    error = float(np.sqrt(squares[0] / squares[1]))
+    """||found - reference||_2 / ||reference||_2 over all points and fields; nan where `found` is not finite and where
+    `reference` is zero."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        # no BLAS: its threads spin for a while after every call, on a run's clock
+        error = float(np.sqrt(np.square(found - reference).sum() / np.square(reference).sum()))
     return error if math.isfinite(error) else math.nan

@@ -303,7 +303,11 @@ def test_reference_values_are_numpy_whatever_the_reference_gives():
     ("value", "message"),
     [
         (lambda p: p.x[:, None], r"the reference of Given has shapes \[\(5, 1\)\], not \[\(5,\)\]$"),
-        (lambda p: (p.x, p.t), r"the reference of Given has shapes \[\(5,\), \(5,\)\], not \[\(5,\)\]$"),
+        (
+            lambda p: (p.x, p.t),
+            r"the reference of Given gives 2 components, and the fields are u; give an array \(n,\) for each$",
+        ),
+        (lambda p: p.x.tolist(), r"the reference of Given gives 5 components, and the fields are u; give"),
         (lambda p: 0.0, r"the reference of Given has shapes \[\(\)\], not \[\(5,\)\]$"),
         (
             lambda p: torch.where(p.x > 0.1, p.x, torch.nan),

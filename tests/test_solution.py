@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pinn_lora.problems.allen_cahn_ball import AllenCahnBall
 from pinn_lora.problems.burgers import Burgers
 
@@ -104,6 +105,39 @@ def test_plot_writes_a_picture(tuned, tmp_path):
     assert (tmp_path / "v.png").stat().st_size > 5000
 
 
+@dataclass(frozen=True)
+class Flow(Heat):
+    """Of two fields, the second of which is zero."""
+
+    fields = ("u", "pressure")
+
+    def reference(self, p):
+        return p.x, 0.0 * p.x
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("field", "label", "title"), [(0, "u", "error, relative L2 "), (1, "pressure", "error"), (-1, "pressure", "error")]
+)
+def test_a_picture_names_its_field_and_states_a_relative_error_where_there_is_one(
+    field, label, title, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    pl.Solution(Flow(), pl.MLP(Flow.domain, fields=2, width=4, depth=1)).plot(tmp_path / "u.png", field=field)
+    value, error, *bars = drawn[0].axes
+    assert [bar.get_ylabel() for bar in bars] == [label, f"|{label} - reference|"]
+    assert error.get_title().startswith(title) and ("relative" in error.get_title()) == (field == 0)
+    assert value.get_title() == "solution"
+
+
+@pytest.mark.parametrize("field", [2, -3, "u", None])
+def test_a_field_that_is_not_there_is_not_drawn(field):
+    network = pl.MLP(Flow.domain, fields=2, width=4, depth=1)
+    with pytest.raises(ValueError, match=rf"^field is {field!r}, and the fields are numbered from 0 to 1$"):
+        pl.Solution(Flow(), network).plot("never.png", field=field)
+
+
 def test_plot_draws_two_coordinates_only():
     """It says so before a grid in ten coordinates is made, which would be larger than any memory."""
     problem = AllenCahnBall()
@@ -131,6 +165,12 @@ def test_the_relative_error_is_that_of_the_norms_and_nan_where_it_overflows():
     by_norms = np.linalg.norm(found - reference) / np.linalg.norm(reference)
     assert relative_error(found, reference) == pytest.approx(by_norms, rel=1e-14)
     assert math.isnan(relative_error(1e200 * found, reference))
+
+
+@pytest.mark.filterwarnings("error")
+def test_there_is_no_relative_error_to_zero():
+    zero = np.zeros((5, 1))
+    assert math.isnan(relative_error(zero + 1.0, zero)) and math.isnan(relative_error(zero, zero))
 
 
 def test_an_error_leaves_no_thread_spinning():
