@@ -83,6 +83,16 @@ def test_a_data_condition_compares_with_its_values():
     torch.testing.assert_close(r, torch.full((9,), -0.25, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
+def test_data_that_are_changed_later_are_not_seen():
+    points, values = BOX.sample(9, seed=3).numpy(), np.ones(9)
+    condition = pl.data(points, values)
+    (before,) = misfit(condition)
+    points *= 0.0
+    values *= 0.0
+    (after,) = misfit(condition)
+    assert torch.equal(after, before)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 50])
 def test_a_data_condition_can_be_recorded_whatever_its_number_of_points(n):
     """An objective over a problem with data: the condition's operator sees all of its values at once."""
