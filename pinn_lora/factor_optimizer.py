@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from pinn_lora.lora import Blocks, LoRALinear, unfactored
 from pinn_lora.objective import Objective
-from pinn_lora.optimizers import Optimizer, Run
+from pinn_lora.optimizers import Optimizer, Resumable, Run
 from pinn_lora.presets import Preset, preset_of
 from pinn_lora.ranges import COUNT, POSITIVE, must_be
 
 SAME = 0.5  # of the digits of a float: a loss at the same factors that differs by more has other points
+
+
+NUMBERS = ("step_size", "max_steps", "finished", "_planned", "_factor")  # of a FactorOptimizer's state
 
 
 class ClosureObjective:
@@ -128,7 +131,7 @@ class FactorOptimizer(torch.optim.Optimizer):
         self._planned, self._factor = (
             h,
             1.0,
-        )  # the step size that the method wants, and what a scheduler has made of its decay
+        )  # the step size the method wants, and what schedulers have made of its decay
         self.finished = False
         held = dict(network.named_parameters())
         super().__init__([held[key] for block in self.blocks.blocks for key in block.keys], {"lr": h})
@@ -166,7 +169,7 @@ class FactorOptimizer(torch.optim.Optimizer):
         taken = self._run.step(cast(Objective, objective), theta)
         if not (math.isfinite(taken.value) and bool(taken.theta.isfinite().all())):
             self.blocks.write(self.network, theta)
-            self._theta = torch.full_like(theta, torch.nan)  # what the run has at hand is spoilt
+            self._theta, self._objective = torch.full_like(theta, torch.nan), None  # what the run has at hand is spoilt
             self._from_the_first_size()
             raise FloatingPointError(
                 f"a step of size {h:g} leads to factors or a loss that are not finite; they are as before it"
@@ -175,6 +178,47 @@ class FactorOptimizer(torch.optim.Optimizer):
         self._theta, self.finished, self._planned = taken.theta, taken.finished, taken.next_h
         self.param_groups[0]["lr"] = taken.next_h * (self._factor if self._decays else 1.0)
         return taken.value
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's, and beside it a copy of all that the method remembers, in tensors, numbers and plain containers: a fresh
+        optimizer on the same factors goes on from it as this one, bit for bit."""
+        known = self._objective.known(self._theta) if self._objective else None
+        own = {name: getattr(self, name) for name in ("_theta", *NUMBERS)}
+        own |= {"method": repr(self.method), "known": known, "begun": self._objective is not None}
+        own["run"] = self._resumable().state()
+        return {**super().state_dict(), "method": _copied(own, self._theta.device)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`. ValueError for one that is of another method or of other factors."""
+        run, saved = self._resumable(), state_dict.get("method")
+        if saved is None:
+            raise ValueError(
+                "this state is of another optimizer; give one that a FactorOptimizer's state_dict returned"
+            )
+        saved = _copied(saved, self._theta.device)
+        if saved["method"] != repr(self.method):
+            raise ValueError(
+                f"this state is of the method {saved['method']} and this optimizer's is {self.method!r}; make it with that one"
+            )
+        if len(saved["_theta"]) != len(self._theta):
+            raise ValueError(
+                f"this state is of factors with {len(saved['_theta'])} numbers and the network's have {len(self._theta)}; "
+                "adapt the same layers at the same ranks"
+            )
+        super().load_state_dict(state_dict)
+        vars(self).update({name: saved[name] for name in ("_theta", *NUMBERS)})
+        self._objective = None
+        if saved["begun"]:  # the points are told by the loss at them; `step` brings the closure
+            self._objective = ClosureObjective(self.network, self.blocks, lambda: math.nan)
+            self._objective.seen = [(self._theta.clone(), *saved["known"])] if saved["known"] else []
+        run.restore(saved["run"], cast("Objective | None", self._objective), self._theta)
+
+    def _resumable(self) -> Resumable:
+        if not isinstance(self._run, Resumable):
+            raise ValueError(
+                f"what {self.method!r} keeps cannot be saved; derive its run from pinn_lora.optimizers.Resumable"
+            )
+        return self._run
 
     def _objective_at(self, theta: Tensor, closure: Callable[[], Any]) -> ClosureObjective:
         """The objective so far where its loss at theta still holds, else a new one."""
@@ -191,6 +235,15 @@ class FactorOptimizer(torch.optim.Optimizer):
             kept = self._objective = fresh
         kept.closure, kept.seen = closure, [(theta.clone(), value, g)]
         return kept
+
+
+def _copied(value: Any, device: torch.device) -> Any:
+    """A copy on the device, of tensors in containers."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device, copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(one, device) for key, one in value.items()}
+    return type(value)(_copied(one, device) for one in value) if isinstance(value, list | tuple) else value
 
 
 def _refuse(method: Any, preset: Preset, network: nn.Module) -> None:

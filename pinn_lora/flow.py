@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -71,6 +71,10 @@ class Flow:
                 found = tangent_energies(_pair(block, theta), *block.split(g[block.slice]))
             past = learned.histories.get(block.name)
             learned.histories[block.name] = self.metric.observe(past, learned.count, found)
+
+    def resume(self, past: Step) -> None:
+        """Goes on after a step: the place that a rejected one came back to has been observed."""
+        self.past, self._observed = past, None if past.accepted else past.theta
 
     def weights(self, block: PairBlock, pair: Pair) -> Weights:
         """The metric of a layer."""
@@ -156,6 +160,21 @@ class Flows:
             self._flow = Flow(objective, self.lift, self.metric, self.learned)
         self._flow.observe(theta)
         return self._flow
+
+    def state(self) -> dict[str, Any]:
+        """What the metric has learnt, and of the last step at these points what the next one's control asks for."""
+        histories = {name: tuple(energies) for name, energies in self.learned.histories.items()}
+        past = self._flow.past if self._flow else None
+        return {"count": self.learned.count, "histories": histories, "past": past and (past.accepted, past.error)}
+
+    def restore(self, state: dict[str, Any], objective: Objective | None, theta: Tensor) -> None:
+        """Goes on from such a state at theta, at the points of `objective`."""
+        histories = {name: Energies(*energies) for name, energies in state["histories"].items()}
+        self.learned, self._flow = Learned(state["count"], histories), None
+        if objective and state["past"]:
+            accepted, error = state["past"]
+            self._flow = Flow(objective, self.lift, self.metric, self.learned)
+            self._flow.resume(Step(theta, accepted, math.nan, math.nan, error=error))
 
 
 def tangent_energies(pair: Pair, g_B: Tensor, g_A: Tensor) -> Energies:

@@ -16,7 +16,7 @@ from pinn_lora.lifts import Lift
 from pinn_lora.lora import Blocks
 from pinn_lora.metrics import Metric
 from pinn_lora.objective import Objective
-from pinn_lora.optimizers import Optimizer
+from pinn_lora.optimizers import Optimizer, Resumable
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,20 @@ class Method(Optimizer):
         return FlowRun(self, blocks, theta, step_size, max_steps)
 
 
-class FlowRun:
+class FlowRun(Resumable):
     """A method under way: the step size and the flow."""
 
     def __init__(self, method: Method, blocks: Blocks, theta: Tensor, step_size: float, max_steps: int) -> None:
         self.method, self.h = method, step_size
         self.first, self.max_steps, self.taken = step_size, max_steps, 0
         self.flows = Flows(method.lift, method.metric, blocks, theta)
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"flows": self.flows.state()}
+
+    def restore(self, state: dict[str, Any], objective: Objective | None, theta: Tensor) -> None:
+        super().restore(state, objective, theta)
+        self.flows.restore(state["flows"], objective, theta)
 
     def step(self, objective: Objective, theta: Tensor) -> Step:
         """One step; new points keep the step size."""

@@ -31,6 +31,25 @@ class Run(Protocol):
         ...
 
 
+class Resumable:
+    """A run that can be saved. Its state are its attributes that are numbers, texts, tensors, or lists, tuples and dicts of
+    these; a run that keeps anything else from step to step adds it to both methods."""
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps ask for, but for the settings, theta and the objective."""
+        return {name: value for name, value in vars(self).items() if _plain(value)}
+
+    def restore(self, state: dict[str, Any], objective: Objective | None, theta: Tensor) -> None:
+        """Goes on from such a state at theta; `objective` stands for the one of its last step, None where there was none."""
+        vars(self).update({name: state[name] for name, value in vars(self).items() if _plain(value) and name in state})
+
+
+def _plain(value: Any) -> bool:
+    if type(value) in (list, tuple, dict):
+        return all(map(_plain, value.values() if isinstance(value, dict) else value))
+    return value is None or type(value) in (bool, int, float, str, Tensor)
+
+
 class Optimizer(ABC):
     """A frozen dataclass of settings; `start` makes the run that keeps the state.
 
@@ -65,7 +84,7 @@ class Optimizer(ABC):
         """A run of at most `max_steps` steps from theta, first step size `step_size`."""
 
 
-class Descent(ABC):
+class Descent(Resumable, ABC):
     """A run of one direction a step, with a step size that falls along a half cosine where `decay` is asked for."""
 
     def __init__(self, step_size: float, max_steps: int, decay: bool) -> None:
@@ -119,6 +138,19 @@ class TorchRun(Descent):
         pairs = [(t[0], t[1]) for t in self.tensors if len(t) == 2]
         self.torch = make(pairs, [t[0] for t in self.tensors if len(t) == 1])
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.torch]
+
+    def state(self):
+        saved = [optimizer.state_dict() for optimizer in self.torch]
+        for one in saved:  # a group's settings, which need not be plain, are the method's
+            one["param_groups"] = [{k: v for k, v in group.items() if _plain(v)} for group in one["param_groups"]]
+        return super().state() | {"torch": saved, "flows": self.flows.state()}
+
+    def restore(self, state, objective, theta):
+        super().restore(state, objective, theta)
+        for optimizer, saved in zip(self.torch, state["torch"], strict=True):
+            groups = zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True)
+            optimizer.load_state_dict({**saved, "param_groups": [own | group for own, group in groups]})
+        self.flows.restore(state["flows"], objective, theta)
 
     def direction(self, objective: Objective, theta: Tensor) -> tuple[float, Tensor]:
         return self.flows.at(objective, theta).velocity(theta)

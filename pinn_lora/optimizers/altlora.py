@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,13 +49,8 @@ class AltLoRA(Optimizer):
         return AltLoRARun(self, blocks, theta, step_size, max_steps)
 
 
-class Memory(NamedTuple):
-    """Of a factor: momentum, second moment, the other factor in its last step, and how many steps it has made."""
-
-    M: Tensor
-    V: Tensor
-    basis: Tensor
-    steps: int
+# Of a factor: momentum, second moment, the other factor in its last step, and how many steps it has made.
+Memory = tuple[Tensor, Tensor, Tensor, int]
 
 
 class AltLoRARun(Descent):
@@ -87,10 +81,10 @@ class AltLoRARun(Descent):
         """The direction of a factor (r, n) whose other factor is `basis` (m, r), from its nearest step `near`."""
         beta, beta2 = self.settings.beta, self.settings.beta2
         nothing = torch.zeros_like(near)
-        M, V, old, steps = self.memory.get(key, Memory(nothing, nothing, basis, 0))
+        M, V, old, steps = self.memory.get(key, (nothing, nothing, basis, 0))
         aligned = torch.linalg.lu_solve(*factored(basis.T @ basis + shift), basis.T @ old @ M)
         moved = (beta * aligned + (1.0 - beta) * near) / (1.0 - beta ** (steps + 1))
         V = beta2 * V + (1.0 - beta2) * near.square()
         kept = M if beta2 > 0 else aligned
-        self.memory[key] = Memory(beta * kept + (1.0 - beta) * near, V, basis, steps + 1)
+        self.memory[key] = beta * kept + (1.0 - beta) * near, V, basis, steps + 1
         return moved / (V.sqrt() + SMALL) if beta2 > 0 else moved

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pinn_lora.integrators import Step
-from pinn_lora.optimizers import Closure, Optimizer
+from pinn_lora.optimizers import Closure, Optimizer, Resumable
 from pinn_lora.ranges import COUNT, Range, check_ranges
 
 TRIES = 1.05  # gradients a step takes on average: over 1,000 steps on Burgers
@@ -39,7 +39,7 @@ class LBFGS(Optimizer):
         return LBFGSRun(self, theta, step_size)
 
 
-class LBFGSRun:
+class LBFGSRun(Resumable):
     """One torch iteration a step."""
 
     def __init__(self, settings, theta, step_size):
@@ -60,6 +60,16 @@ class LBFGSRun:
             tolerance_change=0.0,
             line_search_fn="strong_wolfe",
         )
+
+    def state(self):
+        return super().state() | {"torch": self.torch.state_dict()}
+
+    def restore(self, state, objective, theta):
+        self._restart()
+        super().restore(state, objective, theta)
+        self.parameter.data.copy_(theta)
+        self.torch.load_state_dict(state["torch"])
+        self.objective = objective
 
     def step(self, objective, theta):
         if objective is not self.objective:

@@ -40,17 +40,18 @@ class RAD(Optimizer):
 
 class _RAD(torch.optim.Optimizer):
     def __init__(self, tensors, lr, settings: RAD, max_steps: int):
-        super().__init__(tensors, {"lr": lr})
-        self.settings, self.max_steps, self.taken = settings, max_steps, 0
+        super().__init__(tensors, {"lr": lr, "taken": 0, "max_steps": max_steps})
+        self.settings = settings
 
     @torch.no_grad()
     def step(self, closure=None):
-        self.taken += 1
         beta1, beta2, zeta = self.settings.beta1, self.settings.beta2, self.settings.zeta
-        if self.settings.anneal:
-            zeta = min(max(math.exp(40.0 * (self.taken / self.max_steps - 1.0)), 1e-16), 1.0)
-        c = math.sqrt(1.0 - beta2**self.taken) / (1.0 - beta1**self.taken)
         for group in self.param_groups:
+            group["taken"] += 1
+            taken = group["taken"]
+            if self.settings.anneal:
+                zeta = min(max(math.exp(40.0 * (taken / group["max_steps"] - 1.0)), 1e-16), 1.0)
+            c = math.sqrt(1.0 - beta2**taken) / (1.0 - beta1**taken)
             for parameter in group["params"]:
                 state, g = self.state[parameter], parameter.grad
                 m, v = state.setdefault("m", torch.zeros_like(g)), state.setdefault("v", torch.zeros_like(g))

@@ -62,6 +62,16 @@ class SDLoRARun(Descent):
             self.parts.append([Parameter(t.clone()) for t in tensors])
         self.torch = torch.optim.Adam([p for parts in self.parts for p in parts], lr=step_size)
 
+    def state(self):
+        return super().state() | {"parts": self.parts, "torch": self.torch.state_dict()}
+
+    def restore(self, state, objective, theta):
+        super().restore(state, objective, theta)
+        for parts, saved in zip(self.parts, state["parts"], strict=True):
+            for parameter, value in zip(parts, saved, strict=True):
+                parameter.data.copy_(value)
+        self.torch.load_state_dict(state["torch"])
+
     def _apart(self, B: Tensor, A: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The past's part of B (m, k, r) and the newest pair."""
         r = self.rank or len(A)

@@ -12,7 +12,7 @@ from torch import Tensor
 from pinn_lora.catalog import choose
 from pinn_lora.integrators import Step
 from pinn_lora.objective import Objective
-from pinn_lora.optimizers import Optimizer
+from pinn_lora.optimizers import Optimizer, Resumable
 from pinn_lora.optimizers.lbfgs import LBFGS, LBFGSRun
 from pinn_lora.ranges import COUNT, check_ranges
 from pinn_lora.wolfe import Place, evaluate, strong_wolfe
@@ -78,13 +78,17 @@ class Local:
         return value, g[self.place]
 
 
-class SPQNRun:
+class SPQNRun(Resumable):
     """The pairs (s, y) of the global steps."""
 
     def __init__(self, settings: SPQN, places: list[Tensor], step_size: float) -> None:
         self.settings, self.places, self.h = settings, places, step_size
         self.objective: Objective | None = None
         self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def restore(self, state, objective, theta):
+        super().restore(state, objective, theta)
+        self.objective = objective
 
     def step(self, objective, theta):
         if objective is not self.objective:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pinn_lora.catalog import choose
 from pinn_lora.integrators import Step
 from pinn_lora.memory import check_room
-from pinn_lora.optimizers import Optimizer
+from pinn_lora.optimizers import Optimizer, Resumable
 from pinn_lora.wolfe import Place, evaluate, strong_wolfe
 
 Variant = Literal["broyden", "bfgs"]
@@ -49,7 +49,7 @@ class SSBroyden(Optimizer):
         return SSBroydenRun(self, step_size)
 
 
-class SSBroydenRun:
+class SSBroydenRun(Resumable):
     """The inverse Hessian H (P, P), None while it is the identity, and the place where theta is."""
 
     def __init__(self, settings: SSBroyden, step_size: float) -> None:
@@ -57,6 +57,10 @@ class SSBroydenRun:
         self.H: Tensor | None = None
         self.before: float | None = None
         self.objective, self.place = None, None
+
+    def restore(self, state, objective, theta):
+        super().restore(state, objective, theta)
+        self.objective, self.place = objective, evaluate(objective, theta) if objective else None
 
     def step(self, objective, theta):
         if self.objective is not objective or self.place is None or not torch.equal(self.place.theta, theta):
