@@ -22,7 +22,7 @@ def meaning(config: StudyConfig) -> dict[str, Any]:
         about = case.model_dump() | {"methods": [method.name for method in methods]}
         for method in methods:
             told = method.model_dump(exclude={"name", "cases"})
-            told |= {"starts": starts_of(method), "step_sizes": step_sizes_of(method)}
+            told |= {"starts": starts_of(method), "step_sizes": step_sizes_of(method), "trains": method.preset().trains}
             about |= {f"{method.name}, {key}": value for key, value in told.items()}
         found |= {f"case {number}, {key}": value for key, value in about.items()}
     return found

@@ -25,7 +25,7 @@ from pinn_lora.networks import Network
 from pinn_lora.objective import Objective
 from pinn_lora.places import ProblemError
 from pinn_lora.points import first_points
-from pinn_lora.presets import Preset
+from pinn_lora.presets import PRESETS, Preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
@@ -104,6 +104,7 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         check_device(config.device, getattr(torch, config.dtype))
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    _check_trains(config.method)
     for number, case in enumerate(config.case, start=1):
         base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
         shape = f"{case.depth}x{case.width}"
@@ -122,6 +123,16 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         case_id = _fitting(f"{number:02d}-{_slug(base)}-to-{_slug(target)}-{shape}-{adapter}")
         found.append(Case(case_id, base_id, case, base, target))
     return found
+
+
+def _check_trains(methods: Sequence[MethodConfig]) -> None:
+    """ConfigError for a preset that is to train all weights and trains factors. The other way round `trains` may be the default
+    of a config that was read and written back. Not said by the config itself, as folders hold such ones from before."""
+    for method in methods:
+        if method.trains == "all weights" and method.preset().trains != method.trains:
+            whole = [name for name, preset in PRESETS.items() if preset.trains == method.trains]
+            told = f"leave `trains` out, or choose a preset that trains {method.trains} ({', '.join(whole)})"
+            raise ConfigError(f"{method.name} trains factors; {told}")
 
 
 def methods_of(config: StudyConfig, number: int) -> list[MethodConfig]:

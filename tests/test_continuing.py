@@ -56,6 +56,7 @@ def change(text):
         ('[[method]]\nname = "lora-adam"', MORE_CASES),
         ('[[method]]\nname = "full-lm"', '[[method]]\nname = "lora-lm"\n[[method]]\nname = "full-lm"'),
         ('name = "full-lm"', 'name = "full-lm"\nstep_sizes = [1.0, 2.0]'),  # its default and another
+        ('name = "full-lm"', 'name = "full-lm"\ntrains = "all weights"'),  # as it does anyway
     ],
 )
 def test_a_study_may_be_told_otherwise_and_may_grow(old, new):

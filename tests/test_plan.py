@@ -199,3 +199,14 @@ def test_a_name_that_no_folder_can_have_is_refused_and_one_of_many_coefficients_
         assert len(case.id) <= 150 and len(case.base_id) <= 180
         found.append(case)
     assert found[0].id != found[1].id and found[0].base_id == found[1].base_id
+
+
+def test_a_preset_that_trains_factors_is_not_made_to_train_all_weights():
+    with pytest.raises(ConfigError, match=r"^lora-adam trains factors; leave `trains` out, or choose .*\(.*full-adam"):
+        planned(f'{STUDY}name = "lora-adam"\ntrains = "all weights"\n')
+    assert planned(f'{STUDY}name = "full-adam"\ntrains = "all weights"\n')
+    config = check_config(tomllib.loads(f'{STUDY}name = "full-adam"\n'), where="x.toml")
+    again = check_config(config.model_dump(mode="json"), where="study.json")
+    assert [job.id for job in plan_jobs(again, plan_cases(again))] == [
+        job.id for job in planned(f'{STUDY}name = "full-adam"')
+    ]
