@@ -9,6 +9,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,7 +22,7 @@ from pinn_lora.declaration import not_frozen
 from pinn_lora.method import Method
 from pinn_lora.optimizers import Optimizer
 from pinn_lora.places import ProblemError, files_of, place_in
-from pinn_lora.presets import PRESETS, Preset
+from pinn_lora.presets import PRESETS, Preset, preset_of
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_in_file
 from pinn_lora.rslora import described, scale_of
@@ -139,7 +140,8 @@ class MethodConfig(Strict):
             method = Method(
                 self.metric or "identity", self.lift or "chain_rule", self.integrator or "euler", self.decay
             )
-        return Preset("", method, self.trains, method.initializer if self.trains == "factors" else None)
+        start = method.initializer if self.trains == "factors" else None
+        return replace(preset_of(method), trains=self.trains, initializer=start)
 
 
 class StudyConfig(Strict):

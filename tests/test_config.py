@@ -8,6 +8,7 @@ import pytest
 from pinn_lora.config import ConfigError, check_config, coefficient, load_config, load_problem, setting
 from pinn_lora.configs import configs_folder
 from pinn_lora.plan import plan_cases, plan_jobs, weights_of
+from pinn_lora.presets import preset_of
 
 MINIMAL = """
 name = "x"
@@ -19,18 +20,13 @@ target = { nu = 0.05 }
 [[method]]
 name = "lora-adam"
 """
-DECAY = '''
-from dataclasses import dataclass
+DECAY = '''from dataclasses import dataclass
 import pinn_lora as pl
-
-
 @dataclass(frozen=True)
 class Decay(pl.Problem):
     """u_t = -k u."""
-
     k: float = 1.0
     domain = pl.Domain(t=(0.0, 1.0))
-
     def residual(self, p, u):
         return u.t + self.k * u
 '''
@@ -146,8 +142,8 @@ def test_bases_made_differently_are_not_shared(change):
 
 def test_files_that_define_one_class_name_differently_share_no_base(tmp_path):
     """A built-in problem's base keeps its name, and one file at two paths is one problem."""
-    for name, power in (("a", 1), ("b", 2), ("c", 1)):
-        (tmp_path / f"{name}.py").write_text(DECAY.replace("self.k * u", f"self.k * u**{power}"))
+    for name, term in (("a", "u"), ("b", "u**2"), ("c", "u")):
+        (tmp_path / f"{name}.py").write_text(DECAY.replace("self.k * u", f"self.k * {term}"))
     case = '[[case]]\nproblem = "a.py"\nbase = { k = 1.0 }\ntarget = { k = 2.0 }\n'
     text = "".join(case.replace("a.py", f"{name}.py") for name in "abc")
     text = MINIMAL[: MINIMAL.index("[[case]]")] + text + MINIMAL[MINIMAL.index("[[method]]") :]
@@ -173,6 +169,21 @@ def test_method_of_its_own_parts():
     config = check(MINIMAL.replace('name = "lora-adam"', 'name = "mine"\nlift = "balanced"\nintegrator = "midpoint"'))
     preset = config.method[0].preset()
     assert type(preset.method.integrator).__name__ == "Midpoint" and type(preset.method.lift).__name__ == "Balanced"
+
+
+@pytest.mark.parametrize(
+    ("parts", "step_size", "max_steps"),
+    [
+        ('lift = "balanced"\nintegrator = "heun"\ndecay = true', 1e-3, 5000),
+        ('optimizer = "adam"\ntrains = "all weights"', 1e-3, 5000),
+        ('integrator = "bogacki_shampine"', 1.0, 5000),
+        ('integrator = "rosenbrock_euler"', 1.0, 80),
+    ],
+)
+def test_a_method_of_its_own_parts_has_the_defaults_of_finetune(parts, step_size, max_steps):
+    preset = check(MINIMAL.replace('name = "lora-adam"', f'name = "mine"\n{parts}')).method[0].preset()
+    for found in (preset, preset_of(preset.method)):
+        assert (found.step_size, found.max_steps) == (step_size, max_steps)
 
 
 def test_decay_is_a_part():
