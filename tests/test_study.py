@@ -71,6 +71,18 @@ def test_a_reference_that_cannot_be_computed_is_said_before_anything_is_made(tmp
     assert not (tmp_path / "tiny").exists()
 
 
+def test_a_reference_that_is_not_finite_on_the_boundary_is_said_before_anything_is_made(tmp_path):
+    (tmp_path / "round.py").write_text(ROUND.replace("(1.0 - p.x**2 - p.y**2)", "pl.log(1.0 - p.x**2)"))
+    text = (
+        TINY.replace('"burgers"', '"round.py"').replace('nu = "0.3/pi"', "k = 1.0").replace('nu = "0.5/pi"', "k = 2.0")
+    )
+    with pytest.raises(
+        ConfigError, match=r"Round is not finite at 2 of \d+ points, the first at x = -1, y = 0; nothing"
+    ):
+        run(tmp_path / "tiny", text, origin=tmp_path)
+    assert not (tmp_path / "tiny").exists()
+
+
 def test_run_that_cannot_be_made_is_recorded_and_the_study_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("pinn_lora.memory.available_mib", lambda device: 0.01)
     text = TINY.replace('name = "odelora-implicit"\nmax_steps = 8', 'name = "lora-adam"\nmax_steps = 3')
