@@ -16,8 +16,6 @@ from pinn_lora.presets import Preset, preset_of
 from pinn_lora.ranges import COUNT, POSITIVE, must_be
 
 SAME = 0.5  # of the digits of a float: a loss at the same factors that differs by more has other points
-
-
 NUMBERS = ("step_size", "max_steps", "finished", "_planned", "_factor")  # of a FactorOptimizer's state
 
 
@@ -128,10 +126,8 @@ class FactorOptimizer(torch.optim.Optimizer):
         must_be(COUNT, max_steps=max_steps)
         self.network, self.method, self.blocks = network, preset.method, Blocks(network)
         self.step_size, self.max_steps = h, preset.max_steps if max_steps is None else max_steps
-        self._planned, self._factor = (
-            h,
-            1.0,
-        )  # the step size the method wants, and what schedulers have made of its decay
+        self._planned = h  # the step size that the method wants
+        self._factor = 1.0  # what schedulers have made of its decay
         self.finished = False
         held = dict(network.named_parameters())
         super().__init__([held[key] for block in self.blocks.blocks for key in block.keys], {"lr": h})
