@@ -179,7 +179,9 @@ def data(points: Any, values: Any, *, field: int = 0) -> Condition:
     points, values = np.asarray(points), np.asarray(values)
     if np.iscomplexobj(points) or np.iscomplexobj(values):
         raise ValueError("data: complex numbers; give real and imaginary part as the data of two fields")
-    points, values = (torch.tensor(v, dtype=torch.float64) for v in (points, values))  # what is changed later is not seen
+    points, values = (
+        torch.tensor(v, dtype=torch.float64) for v in (points, values)
+    )  # what is changed later is not seen
     if points.ndim != 2 or not len(points):
         raise ValueError(f"data: points have shape {tuple(points.shape)}; give (n, d), one column for each coordinate")
     if values.shape != points.shape[:1]:
