@@ -119,6 +119,8 @@ class Solution:
     @classmethod
     def load(cls, folder: str | Path, *, base: Solution | None = None, problem: Problem | None = None) -> Solution:
         """A saved solution; an adapter needs the `base` it was made from. `problem` is needed for a problem of your own."""
+        if base is not None and not isinstance(base, Solution):
+            raise ValueError(f"base is of type {type(base).__name__}; give a Solution, as pretrain returns it")
         notes = adapters.read_notes(folder)
         problem = problem or adapters.build_problem(notes["problem"], folder)
         network = adapters.load(folder, notes, problem=problem, base=base.network if base else None)

@@ -144,6 +144,16 @@ def check_given(problem: Any, **solutions: Any) -> None:
     problem.terms()  # a problem that cannot be used says so here
 
 
+def check_coordinates(base: Problem, problem: Problem) -> None:
+    """ValueError where a network of `base` is none for `problem`: it has other fields or other coordinates."""
+    for name, theirs, ours in (
+        ("fields", base.fields, problem.fields),
+        ("coordinates", base.domain.names, problem.domain.names),
+    ):
+        if tuple(theirs) != tuple(ours):
+            raise ValueError(f"the base has the {name} {', '.join(theirs)}, and {problem!r} has {', '.join(ours)}")
+
+
 def network_for(
     problem: Problem, spec: str | Mapping[str, Any] = "mlp", *, width: int = 24, depth: int = 3, seed: int = 0
 ) -> Network:
@@ -253,7 +263,8 @@ def finetune(
     which the method's lift cannot begin (see `check_start` of `pinn_lora.lifts`) and a loss that is not finite at the start,
     MemoryError for an implicit step that does not fit.
     """
-    check_given(problem, base=base)
+    check_given(problem, base=base, **({} if start is None else {"start": start}))
+    check_coordinates(base.problem, problem)
     switches(compile=compile, progress=progress, train_biases=train_biases, train_output=train_output)
     points, max_steps = integers(points=points, max_steps=max_steps)
     seed = checked_seed(seed)
@@ -351,12 +362,6 @@ def _copied(
         raise ValueError(f"start={start.problem!r} has no factors: it was pretrained, or adapted with all weights")
     if start.base is not base and fingerprint(start.base.network) != fingerprint(base.network):
         raise ValueError(f"start={start.problem!r} was adapted from another base; adapt it from this one")
-    for what, theirs, ours in (
-        ("fields", start.problem.fields, problem.fields),
-        ("coordinates", start.problem.domain.names, problem.domain.names),
-    ):
-        if tuple(theirs) != tuple(ours):
-            raise ValueError(f"start= has the {what} {', '.join(theirs)}, and {problem!r} has {', '.join(ours)}")
     ranks = {name: layer.rank for name, layer in layers.items()}
     rank = next(iter(ranks.values())) if len(set(ranks.values())) == 1 else ranks
     made = {"rank": rank, "initializer": start.settings.get("initializer"), "start": repr(start.problem)}

@@ -154,6 +154,8 @@ def test_saved_solutions_come_back(small_base, tuned, tmp_path):
     assert torch.equal(base.predict(points), small_base.predict(points))
     assert torch.equal(again.predict(points), tuned.predict(points))
     assert again.problem == tuned.problem and again.status == tuned.status
+    with pytest.raises(ValueError, match=r"^base is of type str; give a Solution, as pretrain returns it$"):
+        pl.Solution.load(tmp_path / "tuned", base="base")
 
 
 def test_repr_is_short(tuned):

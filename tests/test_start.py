@@ -83,5 +83,5 @@ def test_a_start_of_another_base_or_without_factors_is_refused(small_base, targe
     class Named(Burgers):
         fields = ("c",)
 
-    with pytest.raises(ValueError, match=r"start= has the fields u, and .*Named.* has c"):
+    with pytest.raises(ValueError, match=r"the base has the fields u, and .*Named.* has c"):
         pl.finetune(small_base, Named(), start=neighbour, **short)

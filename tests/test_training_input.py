@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from pinn_lora.problems.burgers import Burgers
+from pinn_lora.problems.poisson import Poisson
 from torch import nn
 
 import pinn_lora as pl
@@ -58,6 +59,16 @@ def test_what_is_no_problem_is_refused(small_base, problem, sentence):
 def test_a_base_that_is_no_solution_is_refused(small_base, target):
     with pytest.raises(ValueError, match=r"^base is of type MLP; give a Solution, as pretrain returns it$"):
         pl.finetune(small_base.network, target)
+    with pytest.raises(ValueError, match=r"^start is of type str; give a Solution, as pretrain returns it$"):
+        pl.finetune(small_base, target, start="x")
+
+
+@pytest.mark.parametrize("method", ["odelora-implicit", "full-lm"])
+def test_a_problem_in_other_coordinates_than_the_bases_is_refused(small_base, method):
+    with pytest.raises(
+        ValueError, match=r"^the base has the coordinates x, t, and Poisson\(dimension=2.*\) has x1, x2$"
+    ):
+        pl.finetune(small_base, Poisson(dimension=2), method=method, max_steps=1)
 
 
 def test_loss_that_is_not_finite_at_the_start_is_refused(small_base):
