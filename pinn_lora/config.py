@@ -49,7 +49,7 @@ class PretrainConfig(Strict):
 
     method: str | dict[str, Any] | None = None
     max_steps: int | None = Field(default=None, ge=1)
-    max_seconds: float | None = Field(default=None, gt=0)
+    max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     points: int | None = Field(default=None, ge=1)
 
     @field_validator("method")
@@ -103,7 +103,7 @@ class MethodConfig(Strict):
     starts: list[str] | None = None
     step_sizes: list[float] | None = Field(None, min_length=1)
     max_steps: int | None = Field(None, ge=1)
-    max_seconds: float | None = Field(None, gt=0)
+    max_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     cases: list[int] | None = Field(None, min_length=1)  # which cases, by their place from 1; all where not given
 
     @field_validator("step_sizes")
@@ -155,7 +155,7 @@ class StudyConfig(Strict):
     jobs: int = Field(1, ge=1)
     threads: int = Field(1, ge=1)
     points: int = Field(3000, ge=1)
-    resamplings: int = Field(14, ge=0)  # how often points are added over a run, whatever the method
+    resamplings: int = Field(14, ge=0)  # how often points are added over a run, at most 8 times
     compile: bool = False  # fused kernels, made once a process; making them is not counted in a run's seconds
     dtype: Literal["float32", "float64"] = "float64"
     device: str = "cpu"
@@ -252,6 +252,7 @@ WORDS = {  # of pydantic's mistakes, with what their `ctx` says
     "string_pattern_mismatch": "take letters, digits, - and _, beginning with a letter or a digit",
     "too_short": "give at least one",
     "literal_error": "it must be {expected}",
+    "finite_number": "give a finite number, or leave it out",
     "greater_than": "it must be above {gt:g}",
     "greater_than_equal": "it must be at least {ge}",
     "less_than": "it must be below {lt}",

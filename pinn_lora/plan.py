@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from pinn_lora import initializers
 from pinn_lora.catalog import build
 from pinn_lora.config import CaseConfig, ConfigError, MethodConfig, PretrainConfig, StudyConfig, load_problem
+from pinn_lora.declaration import not_frozen
 from pinn_lora.devices import check_device
 from pinn_lora.folders import read_run
 from pinn_lora.initializers import Initializer, Probe
@@ -29,7 +30,7 @@ from pinn_lora.presets import PRESETS, Preset
 from pinn_lora.problem import Problem
 from pinn_lora.problem_file import problem_hashes
 from pinn_lora.rslora import RSLoRA, Scale, scale_of
-from pinn_lora.training import network_for, pretraining_phases
+from pinn_lora.training import check_coordinates, network_for, pretraining_phases
 
 LONGEST = 250  # characters of a folder's name; file systems take 255
 
@@ -104,9 +105,11 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
         check_device(config.device, getattr(torch, config.dtype))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    _check_trains(config.method)
+    _check_methods(config.method)
     for number, case in enumerate(config.case, start=1):
         base, target = (load_problem(case.problem, values, folder=origin) for values in (case.base, case.target))
+        if not is_dataclass(base):
+            raise ConfigError(not_frozen(type(base)))
         shape = f"{case.depth}x{case.width}"
         try:
             _check_case(case, base, target, methods_of(config, number), dtype=config.dtype)
@@ -125,10 +128,14 @@ def plan_cases(config: StudyConfig, *, origin: str | Path = ".") -> list[Case]:
     return found
 
 
-def _check_trains(methods: Sequence[MethodConfig]) -> None:
-    """ConfigError for a preset that is to train all weights and trains factors. The other way round `trains` may be the default
-    of a config that was read and written back. Not said by the config itself, as folders hold such ones from before."""
+def _check_methods(methods: Sequence[MethodConfig]) -> None:
+    """ConfigError for a preset that is to train all weights and trains factors, where the other way round `trains` may be the
+    default of a config that was read and written back; and for one name of two methods. Not said by the config itself, as
+    folders hold such ones from before."""
+    parts = {method.name: method.preset() for method in methods}
     for method in methods:
+        if method.preset() != parts[method.name]:
+            raise ConfigError(f"the method {method.name} has other parts in other cases; give each a name of its own")
         if method.trains == "all weights" and method.preset().trains != method.trains:
             whole = [name for name, preset in PRESETS.items() if preset.trains == method.trains]
             told = f"leave `trains` out, or choose a preset that trains {method.trains} ({', '.join(whole)})"
@@ -155,6 +162,7 @@ def _check_case(
     case: CaseConfig, base: Problem, target: Problem, methods: Sequence[MethodConfig], *, dtype: str
 ) -> None:
     """ValueError for what cannot be trained as it is asked for."""
+    check_coordinates(base, target)
     check_weights({} if isinstance(case.weights, str) else case.weights, base, target)
     check_pretraining(case.pretrain)
     network = network_for(base, case.network, width=case.width, depth=case.depth)

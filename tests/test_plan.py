@@ -210,3 +210,44 @@ def test_a_preset_that_trains_factors_is_not_made_to_train_all_weights():
     assert [job.id for job in plan_jobs(again, plan_cases(again))] == [
         job.id for job in planned(f'{STUDY}name = "full-adam"')
     ]
+
+
+def test_a_name_is_of_one_method_in_all_cases():
+    second = STUDY[STUDY.index("[[case]]") : STUDY.index("[[method]]")]
+    text = STUDY.replace("[[method]]", second + "[[method]]") + 'name = "mine"\nlift = "balanced"\ncases = [1]\n'
+    assert planned(f'{text}[[method]]\nname = "mine"\nlift = "balanced"\ncases = [2]\nstep_sizes = [0.1]\n')
+    with pytest.raises(
+        ConfigError, match=r"^the method mine has other parts in other cases; give each a name of its own$"
+    ):
+        planned(f'{text}[[method]]\nname = "mine"\nlift = "lora_pro"\ncases = [2]\n')
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("rank = 2", "rank = 2\npretrain = { max_seconds = inf }", "pretrain.max_seconds = inf: give a finite number"),
+        (
+            '"full-lm"',
+            '"full-lm"\nmax_seconds = inf',
+            "method 1, max_seconds = inf: give a finite number, or leave it out",
+        ),
+        ('nu = "0.2/pi"', "dimension = 3", "case 1: the base has the coordinates x1, x2, and Poisson(dimension=3"),
+    ],
+)
+def test_what_ended_in_an_error_of_ours_is_one_sentence(old, new, sentence):
+    text = (STUDY + 'name = "full-lm"\n').replace(old, new)
+    if "dimension" in new:
+        text = text.replace('nu = "0.1/pi"', "dimension = 2").replace("burgers", "poisson")
+    with pytest.raises(ConfigError) as raised:
+        planned(text)
+    assert sentence in str(raised.value)
+
+
+def test_a_problem_without_coefficients_must_be_a_dataclass_too(tmp_path):
+    (tmp_path / "plain.py").write_text(MANY.replace("@dataclass(frozen=True)\n", "").replace("    FIELDS\n", ""))
+    text = STUDY.replace('"burgers"', '"plain.py"').replace('nu = "0.1/pi"', "").replace('nu = "0.2/pi"', "")
+    config = check_config(tomllib.loads(text + 'name = "full-lm"'), where="x.toml")
+    with pytest.raises(
+        ConfigError, match=r"plain\.py, line \d+: Many is no frozen dataclass: write @dataclass\(frozen=True\)"
+    ):
+        plan_cases(config, origin=tmp_path)

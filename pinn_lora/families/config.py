@@ -74,9 +74,9 @@ class FamilyConfig(Strict):
     initializer: str | None = None
     train_biases: bool = False
     train_output: bool = False
-    step_size: float | None = Field(None, gt=0)
+    step_size: float | None = Field(None, gt=0, allow_inf_nan=False)
     max_steps: int | None = Field(None, ge=1)
-    max_seconds: float | None = Field(None, gt=0)
+    max_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     points: int | None = Field(None, ge=1)  # by the rule for thin layers where not given
     # "traces": those that `pretrain` chooses
     weights: dict[str, float] | Literal["traces"] = Field(default_factory=dict)
