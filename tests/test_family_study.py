@@ -167,11 +167,22 @@ def test_members_of_a_file_that_was_edited_are_not_mixed(tmp_path):
         ("rank = 2", "rank = 2\nweights = { residual = -1.0 }", "the weight of residual is -1.0; it must be"),
         ("pretrain = {", 'pretrain = { method = "full-lmm",', "there is no pretraining method 'full-lmm'"),
         ("vary", "members = [{ rho = 3.0 }, { rho = 3.0 }] #", "stands twice among the members"),
+        ("vary", "from_scratch = 0\nmembers = [{}] #", "no member differs from the base, Reaction(rho=2.0"),
+        (
+            "vary",
+            'from_scratch = 1\nmembers = [{ form = "soft" }] #',
+            "the coefficient form varies and is 'ansatz', no finite",
+        ),
+        ("rank = 2", "rank = 2\nstep_size = inf", "step_size = inf: give a finite number, or leave it out"),
+        ("rank = 2", "rank = 2\nmax_seconds = inf", "max_seconds = inf: give a finite number"),
     ],
 )
 def test_what_cannot_be_solved_is_said_before_anything_is_written(tmp_path, old, new, sentence):
     with pytest.raises(ConfigError) as raised:
-        run(tmp_path / "new", TINY.replace(old, new, 1))
+        run(
+            tmp_path / "new",
+            TINY.replace("from_scratch = 2\n" if "from_scratch" in new else "", "").replace(old, new, 1),
+        )
     assert sentence in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "new").exists()
 

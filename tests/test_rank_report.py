@@ -10,8 +10,9 @@ from pinn_lora.marks import MARK
 VARIED = ["a", "b"]
 
 
-def row(member, rank, error, *, seed=0, status="COMPLETED", zero_shot=1.0):
-    (a, b), distance = member, math.hypot(math.log(member[0]), math.log(member[1] / 4))
+def row(member, rank, error, *, seed=0, status="COMPLETED", zero_shot=1.0, distance=None):
+    a, b = member
+    distance = math.hypot(math.log(a), math.log(b / 4)) if distance is None else distance
     told = {"relative_l2": error, "zero_shot": zero_shot, "residual": 10 * error, "zero_shot_residual": 10.0}
     return {"seed": seed, "a": a, "b": b, "distance": distance, "rank": rank, "status": status, **told}
 
@@ -67,6 +68,12 @@ def test_where_distance_does_not_tell_it_is_said():
     assert rank_verdict(turned, VARIED, "relative_l2")[1:] == [
         "Distance alone does not tell: the nearest of these is at 0.22, and rank 8 carries over as far as 0.98."
     ]
+
+
+def test_a_member_that_is_the_base_up_to_rounding_is_left_out_of_the_sentences():
+    """There is nothing to carry over: the base is as good there as it gets."""
+    rows = [*ROWS, *(row((1, 1), rank, 1.0, distance=2e-16) for rank in (1, 2, 8))]
+    assert rank_verdict(rows, VARIED, "relative_l2") == rank_verdict(ROWS, VARIED, "relative_l2")
 
 
 def test_a_smaller_rank_that_does_carry_over_is_named():

@@ -60,7 +60,9 @@ def coefficient_distance(problems: Sequence[Problem]) -> Distance:
     for name, values in varying(problems).items():
         for value in values:
             if not is_number(value):
-                raise ValueError(f"the coefficient {name} varies and is {value!r}, no finite number; give distance=")
+                raise ValueError(
+                    f"the coefficient {name} varies and is {value!r}, no finite number; give distance= to solve_family"
+                )
         spans[name] = None if is_ratio(values) else max(values) - min(values)
 
     def distance(a: Problem, b: Problem) -> float:

@@ -9,6 +9,8 @@ from pinn_lora.families.figures import MEASURES
 from pinn_lora.families.rows import WORKS, Row, bound_in, error_in, place_of, told
 from pinn_lora.marks import told_error
 
+SAME = 1e-9  # nearer than that a member is the base up to rounding, and there is nothing to carry over
+
 
 def ranks_of(rows: Sequence[Row]) -> list[int]:
     """The ranks that were tried, in order."""
@@ -47,7 +49,7 @@ def carries_over(row: Row, key: str) -> bool:
 def rank_verdict(rows: Sequence[Row], varied: Sequence[str], key: str) -> list[str]:
     """Which members even the largest rank does not carry the base over to, by how much, and from which distance on."""
     table, largest = rank_table(rows, varied, key), ranks_of(rows)[-1]
-    table = [row for row in table if row["largest_carries_over"] is not None]
+    table = [row for row in table if row["largest_carries_over"] is not None and row["distance"] > SAME]
     lost = [row for row in table if not row["largest_carries_over"]]
     if not lost:
         return [

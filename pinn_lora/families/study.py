@@ -22,7 +22,7 @@ from pinn_lora.config import ConfigError
 from pinn_lora.families.config import FamilyConfig, check_family
 from pinn_lora.families.equal_error import HISTORY, adapted_row, to_adapted
 from pinn_lora.families.family import Family, check_members, error_of, solve_family
-from pinn_lora.families.neighbours import varying
+from pinn_lora.families.neighbours import coefficient_distance, varying
 from pinn_lora.families.ranks import RankRun, make_ranks, plan_ranks, rank_rows
 from pinn_lora.folders import alone, clear_partial, in_use, plain_path, whole, write_atomically
 from pinn_lora.plan import check_pretraining, check_start, check_weights, rehearse
@@ -99,6 +99,9 @@ def _plan(config: FamilyConfig, folder: Path, origin: str | Path) -> tuple[Probl
     base, members = config.problems(origin=origin)
     try:
         check_members(base, members, config.method)
+        coefficient_distance([base, *members])  # by which they are ordered
+        if not varying([base, *members]):
+            raise ValueError(f"no member differs from the base, {base!r}; give each the coefficients in which it does")
         network = network_for(base, config.network, width=config.width, depth=config.depth)
         rank = max(config.rank, *(config.ranks or [config.rank]))
         check_start(find_preset(config.method), network, start=config.initializer, rank=rank)
