@@ -160,7 +160,7 @@ def grid_reference(problem: Problem) -> np.ndarray:
     return problem.reference_values(grid_points(problem)) if known is None else _cached_reference(known)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _cached_reference(known: Identified) -> np.ndarray:
     return known.problem.reference_values(grid_points(known.problem))
 
