@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_finite_is_handed_on(name):
 
 @pytest.mark.parametrize("name", FACTORS)
 def test_a_method_of_factors_refuses_a_network_without_any(name):
-    with pytest.raises(ValueError, match=f"{name} works on LoRA factors and this network has none; take adam"):
+    with pytest.raises(ValueError, match=f"{name} works on LoRA factors and this network has none; take full-lm"):
         started(catalog.build(optimizers, Optimizer, name), objective_of(adapted=False), step_size=1e-2, max_steps=5)
 
 
