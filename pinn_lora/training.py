@@ -250,7 +250,8 @@ def finetune(
     max_memory: float | None = None,
     progress: bool = False,
 ) -> Solution:
-    """Adapts `base` to `problem` by factors of the given rank, or by all weights where the method is a "full-" one.
+    """Adapts `base` to `problem` by factors of the given rank, or by all weights where the method is a "full-" one, for which
+    the rank says nothing and the other options of factors are refused.
 
     start: a solution adapted from the same base; a copy of its factors is where this one begins, and rank, targets, scale,
     initializer and what else is trained are as they are there. rank: one for all target layers (4), or by layer name, see
@@ -279,7 +280,8 @@ def finetune(
     if start is not None:
         network, made = _copied(base, problem, start, preset, shape)
     elif preset.trains == "all weights":
-        _left_out(shape, "the method trains all weights and has no factors")
+        others = {name: value for name, value in shape.items() if name != "rank"}  # one loop may compare all methods
+        _left_out(others, "the method trains all weights and has no factors")
         network, made = merge(base.network), {"rank": None, "initializer": None}
     else:
         plain = _place(merge(base.network), dtype, device)

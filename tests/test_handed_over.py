@@ -80,10 +80,10 @@ SECOND = FIRST | {
 MINE = SECOND | {
     "method": check_config(tomllib.loads(STUDY), where="x").method[1].preset(),
     "initializer": "zero_b",
-    "step_size": 1.0,  # this and the steps are a preset's defaults
-    "max_steps": 80,
+    "step_size": 1e-3,  # this and the steps are finetune's for such a method
+    "max_steps": 5000,
     "max_seconds": None,
-    "resample_every": 20,
+    "resample_every": 1250,
 }
 RUNS = [{**run, "seed": seed} for run in (FIRST, SECOND, MINE) for seed in (3, 5)]
 SHAPES = (
