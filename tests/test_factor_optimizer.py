@@ -235,8 +235,9 @@ def test_a_loss_that_is_not_finite_costs_nothing(name):
     assert torch.equal(*ends)
 
 
+@pytest.mark.parametrize("resumed", [False, True], ids=["goes on", "is resumed"])
 @pytest.mark.parametrize("name", EXPLICIT)
-def test_a_method_goes_on_after_a_step_that_led_nowhere(name):
+def test_a_method_goes_on_after_a_step_that_led_nowhere(name, resumed):
     """An endless one: factors and step size are as before, and the steps after it lower the loss."""
     made = made_for(name)
     optimizer, closure = optimizer_for(name, made), closure_for(name, made)
@@ -248,6 +249,10 @@ def test_a_method_goes_on_after_a_step_that_led_nowhere(name):
         assert "a step of size inf leads to factors or a loss that are not finite" in str(error)
         assert torch.equal(made.blocks.read(made.network), start)
     made.blocks.write(made.network, start)  # where a line search found a step
+    if resumed:
+        saved, optimizer = optimizer.state_dict(), FactorOptimizer(made.network, PRESETS[name].method)
+        optimizer.load_state_dict(saved)
+        assert torch.equal(made.blocks.read(made.network), start)
     optimizer.param_groups[0]["lr"] = h
     for _ in range(4):
         optimizer.step(closure)
