@@ -126,6 +126,7 @@ def train(
         "unknowns": blocks.size,
         "unit_seconds": loop.unit,
         "clock": "CPU" if by_cpu_time(theta.device) else "wall",
+        "seconds": loop.history[-1].seconds,
         "accepted": loop.accepted,
         "threads": torch.get_num_threads(),
         "compile_seconds": compile_seconds() - compiled,

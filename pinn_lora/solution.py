@@ -110,7 +110,7 @@ class Solution:
             "status": str(self.status),
             "settings": self.settings,
             "problem": adapters.describe_problem(self.problem),
-            "seconds": self.history[-1].seconds if self.history else self.settings.get("seconds"),
+            "seconds": self.settings.get("seconds"),
         }
         if self.base is None:
             return adapters.save_network(self.network, folder, notes=notes)

@@ -221,7 +221,7 @@ def continued(earlier: Solution, later: Solution) -> Solution:
     for r in later.history[1:]:
         history.append(replace(r, step=r.step + last.step, work=r.work + last.work, seconds=r.seconds + last.seconds))
     work = {kind: count + later.settings["work"][kind] for kind, count in earlier.settings["work"].items()}
-    sums = {key: earlier.settings[key] + later.settings[key] for key in ("accepted", "compile_seconds")}
+    sums = {key: earlier.settings[key] + later.settings[key] for key in ("seconds", "accepted", "compile_seconds")}
     return replace(later, history=tuple(history), settings={**later.settings, **sums, "work": work})
 
 

@@ -14,6 +14,7 @@ from pinn_lora.problems.allen_cahn_ball import AllenCahnBall
 from pinn_lora.problems.burgers import Burgers
 
 import pinn_lora as pl
+from pinn_lora.adapters import read_notes
 from pinn_lora.solution import grid_points, grid_reference, relative_error
 
 
@@ -154,6 +155,7 @@ def test_saved_solutions_come_back(small_base, tuned, tmp_path):
     assert torch.equal(base.predict(points), small_base.predict(points))
     assert torch.equal(again.predict(points), tuned.predict(points))
     assert again.problem == tuned.problem and again.status == tuned.status
+    assert read_notes(again.save(tmp_path / "again")) == read_notes(tmp_path / "tuned"), "its seconds too"
     with pytest.raises(ValueError, match=r"^base is of type str; give a Solution, as pretrain returns it$"):
         pl.Solution.load(tmp_path / "tuned", base="base")
 

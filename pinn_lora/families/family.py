@@ -257,9 +257,8 @@ def _solve(threads: int, train: Callable[[], Solution]) -> Solution:
 
 
 def _kept(solution: Solution, base: Solution, problem: Problem, folder: str | Path | None, name: str) -> Solution:
-    """The member with its base again and its seconds noted, written where there is a folder."""
-    settings = {**solution.settings, "seconds": solution.history[-1].seconds}
-    member = replace(solution, base=base, problem=problem, settings=settings)
+    """The member with its base again, written where there is a folder."""
+    member = replace(solution, base=base, problem=problem)
     if folder is not None:
         with whole(Path(folder) / MEMBERS / name) as place:
             member.save(place)
